@@ -1,0 +1,1 @@
+"""Numbers only: decay, interests, factors. Pure numpy and numba; time and randomness are arguments. Imports nothing of ours."""

@@ -1,0 +1,1 @@
+"""HTTP: profiles by user, health, metrics, the explorer page."""

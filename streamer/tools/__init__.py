@@ -1,0 +1,1 @@
+"""What people run beside the worker: embedded Kafka, simulator, replay, demo, benchmark."""
