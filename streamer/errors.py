@@ -1,12 +1,12 @@
 """The error tree. Each error tells an operator what is wrong and what to do next; the command line prints it and exits.
 
-    StreamerError                 anything that a person can act on          exit 1
-    ├── SettingsError             settings that are missing, wrong or fight  exit 2
-    ├── BrokerError               no broker, or one that refuses us          exit 3
-    │   └── TopicsError           topics missing, or not as they have to be  exit 4
-    ├── DataDirError              data directory full, read-only or in use   exit 5
-    ├── StateError                stored state that this version can't use   exit 6
-    └── RetentionError            events deleted before they were read       exit 7
+StreamerError                 anything that a person can act on          exit 1
+├── SettingsError             settings that are missing, wrong or fight  exit 2
+├── BrokerError               no broker, or one that refuses us          exit 3
+│   └── TopicsError           topics missing, or not as they have to be  exit 4
+├── DataDirError              data directory full, read-only or in use   exit 5
+├── StateError                stored state that this version can't use   exit 6
+└── RetentionError            events deleted before they were read       exit 7
 """
 
 

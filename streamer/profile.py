@@ -55,7 +55,7 @@ class Activity(msgspec.Struct, frozen=True, gc=False):
 
 
 class Change(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """One reason why this profile was published; `from` and `to` are shares (0..1) of `tag`, or a cosine for vectors."""
+    """One reason why this profile was published; `from` and `to` are shares (0..1) of `tag`, or a cosine."""
 
     what: What
     tag: str | None = None

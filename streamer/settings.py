@@ -33,67 +33,123 @@ class Settings(BaseSettings):
     # Kafka
     brokers: str = option("localhost:9092", "host:port,…", "Kafka's own default port")
     app_id: str = option(
-        "streamer", "name", "names the consumer group, transactional ids and internal topics", pattern=r"^[\w.-]{1,100}$"
+        "streamer",
+        "name",
+        "names the consumer group, transactional ids and internal topics",
+        pattern=r"^[\w.-]{1,100}$",
     )
-    topic_prefix: str = option("", "text", "put before every topic name, for several deployments on one cluster", pattern=r"^[\w.-]{0,100}$")
+    topic_prefix: str = option(
+        "", "text", "put before every topic name, for several deployments on one cluster", pattern=r"^[\w.-]{0,100}$"
+    )
     partitions: int = option(12, "partitions", "divides evenly over 1, 2, 3, 4, 6 and 12 workers", ge=1, le=4096)
     replication: int = option(-1, "copies", "-1 takes the broker's own default", ge=-1, le=10)
-    instance_id: str = option("", "name", "static group membership: a worker that is back within the session time-out keeps its partitions")
-    session_timeout_ms: Milliseconds = option(30_000, "ms", "a dead worker's partitions move after this; shorter makes long pauses look like deaths", ge=1000)
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = option("PLAINTEXT", "name", "Kafka's own default")
+    instance_id: str = option(
+        "", "name", "static group membership: a worker that is back within the session time-out keeps its partitions"
+    )
+    session_timeout_ms: Milliseconds = option(
+        30_000, "ms", "a dead worker's partitions move after this; shorter makes long pauses look like deaths", ge=1000
+    )
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = option(
+        "PLAINTEXT", "name", "Kafka's own default"
+    )
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = option("PLAIN", "name", "Kafka's own default")
     sasl_username: str = option("", "text", "for SASL")
     sasl_password: SecretStr = option(SecretStr(""), "secret", "for SASL")
-    ssl_cafile: Path | None = option(None, "path", "the authority that signed the brokers' certificates; default: the system's")
+    ssl_cafile: Path | None = option(
+        None, "path", "the authority that signed the brokers' certificates; default: the system's"
+    )
     ssl_certfile: Path | None = option(None, "path", "our certificate, for mutual TLS")
     ssl_keyfile: Path | None = option(None, "path", "our key, for mutual TLS")
-    broker_wait_ms: int = option(120_000, "ms", "how long to wait for a broker that is not there before giving up; 0 waits for ever", ge=0)
+    broker_wait_ms: int = option(
+        120_000, "ms", "how long to wait for a broker that is not there before giving up; 0 waits for ever", ge=0
+    )
 
     # State
-    data_dir: Path = option(Path("streamer-data"), "path", "beside the process; in production a volume of the worker's own")
+    data_dir: Path = option(
+        Path("streamer-data"), "path", "beside the process; in production a volume of the worker's own"
+    )
     cache_users: int = option(200_000, "users", "about 2.5 KB each: 500 MB", ge=1000, le=50_000_000)
     rocksdb_cache_mb: int = option(64, "MiB", "one block cache shared by all partitions", ge=8)
 
     # Flow
-    batch_records: int = option(5000, "records", "about 25 ms of work: the event loop stays responsive", ge=1, le=100_000)
-    checkpoint_ms: Milliseconds = option(500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000)
-    checkpoint_rows: int = option(20_000, "rows", "a checkpoint starts early at this many changed rows, so that no cut is large", ge=1)
+    batch_records: int = option(
+        5000, "records", "about 25 ms of work: the event loop stays responsive", ge=1, le=100_000
+    )
+    checkpoint_ms: Milliseconds = option(
+        500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000
+    )
+    checkpoint_rows: int = option(
+        20_000, "rows", "a checkpoint starts early at this many changed rows, so that no cut is large", ge=1
+    )
 
     # Bad input
     max_event_bytes: int = option(65_536, "bytes", "larger events are rejected as too_large", ge=64)
-    future_ms: Milliseconds = option(300_000, "ms", "tolerated clock difference between a producer and its record's Kafka timestamp")
-    too_old_ms: Milliseconds = option(90 * 86_400_000, "ms", "older than this behind the newest event of the partition is rejected as too_old")
-    seen_ids: int = option(64, "event ids", "the longest burst of repeats of one user that is recognised", ge=1, le=1024)
+    future_ms: Milliseconds = option(
+        300_000, "ms", "tolerated clock difference between a producer and its record's Kafka timestamp"
+    )
+    too_old_ms: Milliseconds = option(
+        90 * 86_400_000, "ms", "older than this behind the newest event of the partition is rejected as too_old"
+    )
+    seen_ids: int = option(
+        64, "event ids", "the longest burst of repeats of one user that is recognised", ge=1, le=1024
+    )
 
     # Profile
     interests: int = option(20, "interests", "what a page or a ranking can use", ge=1, le=24)
-    recent_items: int = option(40, "items", "half-life of 3 events: older ones carry no weight in the vector", ge=1, le=255)
-    half_life_ms: Milliseconds = option(30 * 86_400_000, "ms", "interests fade by half in this time; measured best single time scale on shop data")
-    recent_half_life_ms: Milliseconds = option(86_400_000, "ms", "the short scale behind `recent`: today against always")
-    smoothing: float = option(3.0, "events", "prior events at the population's shares: a first click is not a passion (measured best 1–5)", ge=0)
+    recent_items: int = option(
+        40, "items", "half-life of 3 events: older ones carry no weight in the vector", ge=1, le=255
+    )
+    half_life_ms: Milliseconds = option(
+        30 * 86_400_000, "ms", "interests fade by half in this time; measured best single time scale on shop data"
+    )
+    recent_half_life_ms: Milliseconds = option(
+        86_400_000, "ms", "the short scale behind `recent`: today against always"
+    )
+    smoothing: float = option(
+        3.0,
+        "events",
+        "prior events at the population's shares: a first click is not a passion (measured best 1–5)",
+        ge=0,
+    )
     vector_dim: int = option(32, "numbers", "folding a user in costs 8 µs at 32 and 21 µs at 64", ge=4, le=256)
 
     # Gate: when is a change worth a message
-    publish_within_ms: int = option(60_000, "ms", "a change too small to be published at once is published within this", ge=100)
-    heartbeat_ms: int = option(0, "ms", "0: a silent user gets no message; else each user is published at least this often", ge=0)
-    interest_enter: Share = option(0.03, "share", "a tag is a new interest from this share on: below it one click in a long history makes a message")
+    publish_within_ms: int = option(
+        60_000, "ms", "a change too small to be published at once is published within this", ge=100
+    )
+    heartbeat_ms: int = option(
+        0, "ms", "0: a silent user gets no message; else each user is published at least this often", ge=0
+    )
+    interest_enter: Share = option(
+        0.03,
+        "share",
+        "a tag is a new interest from this share on: below it one click in a long history makes a message",
+    )
     interest_leave: Share = option(0.015, "share", "half of interest_enter: a tag at the edge does not flap")
     interest_shift: Share = option(0.05, "share", "a visible move of a bar on a page")
-    vector_cosine: float = option(0.9, "cosine", "25° from the published vector: nearest neighbours change", ge=-1, le=1)
+    vector_cosine: float = option(
+        0.9, "cosine", "25° from the published vector: nearest neighbours change", ge=-1, le=1
+    )
 
     # HTTP and logs
     http_host: str = option("127.0.0.1", "address", "profiles are personal data: nobody outside sees them by default")
     http_port: int = option(6066, "port", "Faust's own default", ge=0, le=65535)
     advertised_url: str = option("", "URL", "how other workers reach this one; default: http://host:port")
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option("INFO", "name", "one line per thing that an operator may want to know")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
+        "INFO", "name", "one line per thing that an operator may want to know"
+    )
 
     @field_validator("brokers")
     @classmethod
     def _host_and_port(cls, value: str) -> str:
-        wrong = [name for name in value.split(",") if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", name.strip())]
+        wrong = [
+            name for name in value.split(",") if not re.fullmatch(r"(\[[0-9a-fA-F:]+\]|[\w.-]+):\d{1,5}", name.strip())
+        ]
         if wrong:
-            raise ValueError(f"{', '.join(map(repr, wrong))} is not host:port: give one or more, with commas between them")
+            raise ValueError(
+                f"{', '.join(map(repr, wrong))} is not host:port: give one or more, with commas between them"
+            )
         return value
 
     @model_validator(mode="after")
@@ -144,7 +200,7 @@ def unknown_variables() -> list[str]:
 
 
 def load(**overrides: Any) -> Settings:
-    """Settings from the environment; arguments that are not None win. Raises SettingsError with every mistake at once."""
+    """Settings from the environment; arguments that are not None win. Raises SettingsError with all mistakes."""
     try:
         return Settings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as exc:
