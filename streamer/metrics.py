@@ -1,0 +1,124 @@
+"""All Prometheus metrics of a worker, on one registry. Base units, `streamer_` prefix.
+
+No label ever holds a user, an item or an event id: the number of series stays small, and metrics hold nothing personal.
+The engine updates these once per batch or checkpoint, never once per event.
+"""
+
+from importlib.metadata import version
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    GCCollector,
+    Gauge,
+    Histogram,
+    Info,
+    PlatformCollector,
+    ProcessCollector,
+)
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+# Edges in seconds. 1 and 60 are objectives: a material change within a second or so, every change within a minute.
+PUBLISH_EDGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
+# A checkpoint costs some 20 ms of transaction at least; the session time-out (30 s) is where it becomes fatal.
+CHECKPOINT_EDGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+# A cached profile is to be answered within 5 ms (99 of 100).
+HTTP_EDGES = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5)
+BATCH_EDGES = (1, 10, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+
+# What comes in
+EVENTS = Counter(
+    "streamer_events_total",
+    "Records taken in, by type (click, purchase, item) and outcome (applied, duplicate, rejected, tombstone).",
+    ["type", "outcome"],
+    registry=REGISTRY,
+)
+REJECTED = Counter(
+    "streamer_rejected_total", "Records sent to the rejected topic, by reason.", ["reason"], registry=REGISTRY
+)
+LAG_RECORDS = Gauge(
+    "streamer_lag_records",
+    "Records of a source partition that are not yet applied.",
+    ["topic", "partition"],
+    registry=REGISTRY,
+)
+LAG_SECONDS = Gauge(
+    "streamer_lag_seconds",
+    "Age of the oldest record that is not yet applied, by source partition; 0 when there is none.",
+    ["topic", "partition"],
+    registry=REGISTRY,
+)
+BATCH_RECORDS = Histogram(
+    "streamer_batch_records", "Records in one batch handed to the pipeline.", buckets=BATCH_EDGES, registry=REGISTRY
+)
+STAGE_SECONDS = Counter(
+    "streamer_stage_seconds_total",
+    "Time spent by stage (decode, load, fold, gate, pack, send, commit, store).",
+    ["stage"],
+    registry=REGISTRY,
+)
+
+# What goes out
+PROFILES = Counter(
+    "streamer_profiles_published_total",
+    "Profiles published, by cause: the first kind of change, due (a small change held back until now) or heartbeat.",
+    ["cause"],
+    registry=REGISTRY,
+)
+PUBLISH_LATENCY = Histogram(
+    "streamer_publish_latency_seconds",
+    "Time from the append of a record to the commit of the profile that it changed.",
+    buckets=PUBLISH_EDGES,
+    registry=REGISTRY,
+)
+HELD_PROFILES = Gauge(
+    "streamer_held_profiles", "Profiles with a small change that waits to be published.", registry=REGISTRY
+)
+
+# Checkpoints and state
+CHECKPOINT_SECONDS = Histogram(
+    "streamer_checkpoint_seconds",
+    "Duration of one checkpoint of a partition, from its cut to the local write.",
+    buckets=CHECKPOINT_EDGES,
+    registry=REGISTRY,
+)
+CHECKPOINT_ROWS = Counter("streamer_checkpoint_rows_total", "Rows of state written by checkpoints.", registry=REGISTRY)
+CACHE_USERS = Gauge("streamer_cache_users", "Users whose state is in memory.", registry=REGISTRY)
+CACHE_HITS = Counter("streamer_cache_hits_total", "Users that a batch found in memory.", registry=REGISTRY)
+CACHE_MISSES = Counter("streamer_cache_misses_total", "Users that a batch had to load or to create.", registry=REGISTRY)
+CACHE_EVICTIONS = Counter(
+    "streamer_cache_evictions_total", "Users that left memory to make room for others.", registry=REGISTRY
+)
+ITEMS = Gauge("streamer_items", "Items of the catalogue that this worker knows.", registry=REGISTRY)
+
+# Partitions
+RESTORE_ROWS = Counter("streamer_restore_rows_total", "Rows of state restored from the changelog.", registry=REGISTRY)
+RESTORE_REMAINING = Gauge(
+    "streamer_restore_remaining_records", "Changelog records that are still to be restored.", registry=REGISTRY
+)
+REBALANCES = Counter("streamer_rebalances_total", "Assignments of partitions to this worker.", registry=REGISTRY)
+PARTITIONS_OWNED = Gauge("streamer_partitions_owned", "Partitions that this worker owns.", registry=REGISTRY)
+READY = Gauge("streamer_ready", "1 when this worker answers for its partitions, else 0.", registry=REGISTRY)
+
+# HTTP
+HTTP_REQUESTS = Counter(
+    "streamer_http_requests_total", "Answers, by route and status.", ["route", "status"], registry=REGISTRY
+)
+HTTP_SECONDS = Histogram(
+    "streamer_http_request_seconds",
+    "Time to answer a request, by route; live streams are not counted.",
+    ["route"],
+    buckets=HTTP_EDGES,
+    registry=REGISTRY,
+)
+HTTP_STREAMS = Gauge("streamer_http_streams", "Live streams that are open.", registry=REGISTRY)
+HTTP_STREAMS_DROPPED = Counter(
+    "streamer_http_streams_dropped_total", "Live streams closed because their reader was too slow.", registry=REGISTRY
+)
+
+BUILD = Info("streamer_build", "The version that runs.", registry=REGISTRY)
+BUILD.info({"version": version("streamer")})
