@@ -4,18 +4,18 @@ No label ever holds a user, an item or an event id: the number of series stays s
 The engine updates these once per batch or checkpoint, never once per event.
 """
 
-from importlib.metadata import version
-
 from prometheus_client import (
     CollectorRegistry,
     Counter,
-    GCCollector,
     Gauge,
+    GCCollector,
     Histogram,
     Info,
     PlatformCollector,
     ProcessCollector,
 )
+
+from streamer import __version__
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -121,4 +121,4 @@ HTTP_STREAMS_DROPPED = Counter(
 )
 
 BUILD = Info("streamer_build", "The version that runs.", registry=REGISTRY)
-BUILD.info({"version": version("streamer")})
+BUILD.info({"version": __version__})

@@ -135,6 +135,9 @@ class Settings(BaseSettings):
     http_host: str = option("127.0.0.1", "address", "profiles are personal data: nobody outside sees them by default")
     http_port: int = option(6066, "port", "Faust's own default", ge=0, le=65535)
     advertised_url: str = option("", "URL", "how other workers reach this one; default: http://host:port")
+    http_token: SecretStr = option(
+        SecretStr(""), "secret", "asked of everyone who reads profiles; on loopback nobody else can reach them"
+    )
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "INFO", "name", "one line per thing that an operator may want to know"

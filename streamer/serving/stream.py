@@ -1,0 +1,83 @@
+"""Live changes as server-sent events (HTML standard, 9.2). One task a reader; all end when the worker stops."""
+
+import asyncio
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import web
+
+from streamer.metrics import HTTP_STREAMS, HTTP_STREAMS_DROPPED
+from streamer.serving.feed import Change, Subscription
+from streamer.serving.problems import Problem
+
+CONTENT_TYPE = "text/event-stream"
+MAX_STREAMS = 100  # each holds a socket and up to 1 MB of queue
+HEARTBEAT_S = 15.0  # below the minute after which proxies close a silent connection
+WRITE_S = 10.0  # a reader that takes no byte for so long is gone
+RETRY_MS = 2000
+HEADERS = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class Streams:
+    """The live streams that are open."""
+
+    def __init__(self, heartbeat_s: float = HEARTBEAT_S) -> None:
+        self._heartbeat_s = heartbeat_s
+        self._open: set[asyncio.Task[None]] = set()
+
+    async def serve(self, request: web.Request, reader: Subscription) -> web.StreamResponse:
+        """Send what `reader` gets until the client leaves, is too slow, or the worker stops. Raises Problem 503."""
+        if len(self._open) >= MAX_STREAMS:
+            detail = f"{MAX_STREAMS} live streams are open, as many as one worker serves."
+            raise Problem(503, "too-many-streams", detail, headers={"Retry-After": "10"})
+        response = web.StreamResponse(headers=HEADERS)
+        await response.prepare(request)
+        await self._until_done(asyncio.create_task(self._send(response, reader)))
+        return response
+
+    async def close(self, _: web.Application) -> None:
+        """A signal handler of aiohttp: end all streams, or the server would wait a minute for them."""
+        for task in self._open:
+            task.cancel()
+
+    async def _until_done(self, task: asyncio.Task[None]) -> None:
+        self._open.add(task)
+        HTTP_STREAMS.set(len(self._open))
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            self._open.discard(task)
+            HTTP_STREAMS.set(len(self._open))
+
+    async def _send(self, response: web.StreamResponse, reader: Subscription) -> None:
+        try:
+            await _write(response, f"retry: {RETRY_MS}\n\n".encode())
+            while not reader.dropped:
+                change = await reader.next(self._heartbeat_s)
+                await _write(response, _skipped(reader) + _event(change))
+            HTTP_STREAMS_DROPPED.inc()
+            await _write(response, _named("dropped", {"reason": "read too slowly", "skipped": reader.skipped}))
+        except (ConnectionError, TimeoutError):
+            return  # the client is gone
+
+
+async def _write(response: web.StreamResponse, text: bytes) -> None:
+    async with asyncio.timeout(WRITE_S):
+        await response.write(text)
+
+
+def _event(change: Change | None) -> bytes:
+    if change is None:
+        return b": still here\n\n"
+    event_id = f"{quote(change.user_id, safe='')}/{change.version}"
+    return b"id: %b\nevent: profile\ndata: %b\n\n" % (event_id.encode(), change.value)
+
+
+def _skipped(reader: Subscription) -> bytes:
+    skipped, reader.skipped = reader.skipped, 0
+    return _named("skipped", {"skipped": skipped}) if skipped else b""
+
+
+def _named(name: str, value: dict[str, str | int]) -> bytes:
+    return b"event: %b\ndata: %b\n\n" % (name.encode(), msgspec.json.encode(value))
