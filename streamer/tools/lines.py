@@ -37,7 +37,7 @@ TYPE_OF_STRUCT = {kind.struct: kind.name for kind in KINDS} | {Item: "item"}
 
 
 class Line(NamedTuple):
-    """One record to be: `topic` without prefix, `value` None for a tombstone, `ts` None where it has none or a bad one."""
+    """One record to be: `topic` without prefix, `value` None for a tombstone, `ts` None where it has no good one."""
 
     number: int
     topic: str
@@ -57,7 +57,7 @@ class EventFileError(StreamerError):
     """An event file is missing, unreadable or cut off. The message names the file: write or download it again."""
 
 
-class _NotALine(ValueError):
+class _LineError(ValueError):
     """The reason why one line cannot become a record."""
 
 
@@ -84,7 +84,7 @@ def parse(raw_lines: Iterable[bytes], on_bad: Callable[[BadLine], None], *, shif
             continue
         try:
             yield _line(number, raw, shift_ms)
-        except _NotALine as exc:
+        except _LineError as exc:
             on_bad(BadLine(number, str(exc)))
 
 
@@ -110,7 +110,8 @@ def raw_lines(file: BinaryIO, path: Path) -> Iterator[bytes]:
         yield from file
         return
     try:
-        yield from gzip.open(file)
+        with gzip.open(file) as unzipped:
+            yield from unzipped
     except EOFError:
         raise EventFileError(f"{path} is cut off: its gzip stream has no end. Write or download it again") from None
     except (zlib.error, gzip.BadGzipFile) as exc:
@@ -146,26 +147,26 @@ def _fields(raw: bytes) -> _Fields:
     try:
         return _decode_fields(raw)
     except msgspec.ValidationError:
-        raise _NotALine("not a JSON object") from None
+        raise _LineError("not a JSON object") from None
     except msgspec.DecodeError as exc:
-        raise _NotALine(f"malformed JSON: {str(exc).removeprefix('JSON is malformed: ')}") from None
+        raise _LineError(f"malformed JSON: {str(exc).removeprefix('JSON is malformed: ')}") from None
     except UnicodeDecodeError:
-        raise _NotALine("malformed JSON: not UTF-8") from None
+        raise _LineError("malformed JSON: not UTF-8") from None
 
 
 def _type(fields: _Fields) -> LineType:
     name = _text(fields.pop("type", None))
     if name is None:
-        raise _NotALine("no type")
+        raise _LineError("no type")
     if name not in LINE_TYPES:
-        raise _NotALine(f"unknown type {name!r}: one of {', '.join(LINE_TYPES)}")
+        raise _LineError(f"unknown type {name!r}: one of {', '.join(LINE_TYPES)}")
     return LINE_TYPES[name]
 
 
 def _key(fields: _Fields, key_field: str) -> bytes:
     key = _text(fields.get(key_field))
     if not key:
-        raise _NotALine(f"no {key_field}: it is the key of the record")
+        raise _LineError(f"no {key_field}: it is the key of the record")
     return key.encode()
 
 
@@ -174,7 +175,7 @@ def _value(fields: _Fields, topic: str) -> bytes | None:
         return None
     value = _encode(fields)
     if len(value) > MAX_VALUE_BYTES:
-        raise _NotALine(f"{len(value)} bytes: Kafka takes at most {MAX_VALUE_BYTES}")
+        raise _LineError(f"{len(value)} bytes: Kafka takes at most {MAX_VALUE_BYTES}")
     return value
 
 
