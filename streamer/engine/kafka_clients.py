@@ -1,0 +1,216 @@
+"""How we reach the brokers: settings into client options, an admin client, and the wait for a broker that is not there.
+
+The mappings are pure but for certificates, which are read from disk. Both client libraries retry for ever and tell why
+only in their logs: here the reason becomes an error that a person can act on.
+"""
+
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import structlog
+from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.net.compat import KafkaNetClient
+
+from streamer.errors import BrokerError, SettingsError
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+class _NoAnswerError(Exception):
+    """Something listens, but Kafka's protocol does not get through; the message says why."""
+
+
+PROBE_S = 3.0  # a broker in the same region answers within milliseconds: longer is an address that drops packets
+BOOTSTRAP_MS = 10_000  # covers a broker that accepts connections while it still loads its logs
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.2, 5.0  # soon enough for a demo that starts, gentle on a cluster that recovers
+SAY_EVERY_S = 5.0  # a line for each attempt would bury everything else
+
+
+def aiokafka_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments that every aiokafka client takes. Raises SettingsError for certificates that do not load."""
+    return _common(settings) | _tls(settings) | _sasl(settings)
+
+
+def kafka_python_options(settings: Settings) -> dict[str, Any]:
+    """Keyword arguments that every kafka-python client takes. Raises SettingsError as `aiokafka_options` does."""
+    return _common(settings) | _tls(settings) | _sasl(settings) | {"bootstrap_timeout_ms": BOOTSTRAP_MS}
+
+
+def addresses(settings: Settings) -> list[tuple[str, int]]:
+    """Host and port of every bootstrap broker, IPv6 hosts without their brackets."""
+    pairs = (name.strip().rpartition(":") for name in settings.brokers.split(","))
+    return [(host.strip("[]"), int(port)) for host, _, port in pairs]
+
+
+def wait_for_broker(
+    settings: Settings,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Return once a broker answers; `clock` and `sleep` count in seconds.
+
+    Raises BrokerError after `broker_wait_ms` (0: never), and at once when a broker refuses our credentials.
+    """
+    start, said, pause = clock(), -SAY_EVERY_S, FIRST_PAUSE_S
+    while (problem := _problem(settings)) is not None:
+        waited = clock() - start
+        left = settings.broker_wait_ms / 1000 - waited if settings.broker_wait_ms else LONGEST_PAUSE_S
+        if left <= 0:
+            raise _not_there(settings, f"{problem} (waited {waited:.0f} s)")
+        if waited - said >= SAY_EVERY_S:
+            log.warning("no broker yet, trying again", brokers=settings.brokers, reason=problem, waited_s=round(waited))
+            said = waited
+        sleep(min(pause, left))
+        pause = min(2 * pause, LONGEST_PAUSE_S)
+
+
+@contextmanager
+def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
+    """A connected admin client, closed at the end; one attempt. Raises BrokerError for what Kafka does not grant."""
+    problem = _unreachable(settings)
+    if problem is not None:
+        raise _not_there(settings, problem)
+    try:
+        client = _connect(settings)
+    except _NoAnswerError as exc:
+        raise _not_there(settings, str(exc)) from exc
+    try:
+        yield client
+    except KafkaError as exc:
+        raise BrokerError(f"Kafka at {settings.brokers} did not do what we asked: {exc}") from exc
+    finally:
+        client.close()
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    return {
+        "bootstrap_servers": [name.strip() for name in settings.brokers.split(",")],
+        "client_id": settings.source.replace("/", "-"),  # it becomes part of metric names, where / separates
+        "security_protocol": settings.security_protocol,
+    }
+
+
+def _sasl(settings: Settings) -> dict[str, Any]:
+    if not settings.security_protocol.startswith("SASL"):
+        return {}
+    return {
+        "sasl_mechanism": settings.sasl_mechanism,
+        "sasl_plain_username": settings.sasl_username,
+        "sasl_plain_password": settings.sasl_password.get_secret_value(),
+    }
+
+
+def _tls(settings: Settings) -> dict[str, Any]:
+    if not settings.security_protocol.endswith("SSL"):
+        return {}
+    try:
+        context = ssl.create_default_context(cafile=settings.ssl_cafile)
+    except OSError as exc:  # ssl.SSLError is one too
+        raise SettingsError(
+            f"STREAMER_SSL_CAFILE={settings.ssl_cafile}: cannot be read as certificates: {exc}"
+        ) from exc
+    if settings.ssl_certfile is not None:
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile)
+        except OSError as exc:
+            pair = f"STREAMER_SSL_CERTFILE={settings.ssl_certfile}, STREAMER_SSL_KEYFILE={settings.ssl_keyfile}"
+            raise SettingsError(f"{pair}: not a certificate and its key: {exc}") from exc
+    return {"ssl_context": context}
+
+
+def _not_there(settings: Settings, problem: str) -> BrokerError:
+    return BrokerError(
+        f"no broker at {settings.brokers}: {problem}. Start Kafka (`streamer kafka` runs one here),"
+        " or set STREAMER_BROKERS to where it is"
+    )
+
+
+def _problem(settings: Settings) -> str | None:
+    """Why no broker can be used right now, or None when one answers."""
+    problem = _unreachable(settings)
+    if problem is not None:
+        return problem
+    try:
+        _connect(settings).close()
+    except _NoAnswerError as exc:
+        return str(exc)
+    return None
+
+
+def _unreachable(settings: Settings) -> str | None:
+    """The last reason why no bootstrap address takes a connection, or None when one does.
+
+    Asked first because it costs nothing: kafka-python retries in the background and hides the reason.
+    """
+    problem = None
+    for address in addresses(settings):
+        try:
+            socket.create_connection(address, timeout=PROBE_S).close()
+        except OSError as exc:
+            problem = exc.strerror or str(exc)
+        else:
+            return None
+    return problem
+
+
+class _Reasons(logging.Handler):
+    """Keeps the last exception that kafka-python logged while it tried to connect: its time-out does not carry it."""
+
+    last: Exception | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        for argument in record.args if isinstance(record.args, tuple) else ():
+            if isinstance(argument, Exception) and not isinstance(argument, KafkaTimeoutError):
+                self.last = argument
+
+
+@contextmanager
+def _reasons() -> Iterator[_Reasons]:
+    """Listen to kafka-python's log, and keep it from being printed, while we connect."""
+    logger, handler = logging.getLogger("kafka"), _Reasons(logging.WARNING)
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate = propagated
+
+
+def _connect(settings: Settings) -> KafkaAdminClient:
+    """One attempt at an admin client. Raises _NoAnswerError with the reason, BrokerError for refused credentials."""
+    made: list[KafkaNetClient] = []
+
+    def keep(**config: Any) -> KafkaNetClient:
+        made.append(KafkaNetClient(**config))
+        return made[-1]
+
+    options = kafka_python_options(settings)
+    with _reasons() as reasons:
+        try:
+            return KafkaAdminClient(kafka_client=keep, **options)
+        except KafkaError as exc:
+            for client in made:  # a client that fails to start leaves its thread and sockets behind
+                with suppress(KafkaError):
+                    client.close()
+            reason = reasons.last or exc
+            if isinstance(reason, SaslAuthenticationFailedError):
+                raise _refused(settings, reason) from exc
+            raise _NoAnswerError(
+                f"a connection opens, but no Kafka answers with protocol {settings.security_protocol}: {reason}"
+            ) from exc
+
+
+def _refused(settings: Settings, reason: Exception) -> BrokerError:
+    return BrokerError(
+        f"{settings.brokers} refuses user {settings.sasl_username!r} ({settings.sasl_mechanism}): {reason}."
+        " Check STREAMER_SASL_USERNAME, STREAMER_SASL_PASSWORD and STREAMER_SASL_MECHANISM"
+    )
