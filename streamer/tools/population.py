@@ -135,7 +135,7 @@ def user_name(number: int) -> str:
     """A readable user id, another for each number.
 
     >>> [user_name(number) for number in (0, 1, 40)]
-    ['ada-lovelace-0', 'alan-mccarthy-1', 'ada-turing-40']
+    ['ada-lovelace-0', 'alan-jones-1', 'ada-turing-40']
     """
     turn, first = divmod(number, len(GIVEN))
     return f"{GIVEN[first]}-{FAMILY[(first * 23 + turn) % len(FAMILY)]}-{number}"
