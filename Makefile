@@ -72,7 +72,7 @@ for python in $(PYTHON) python3.13 python3.12 python3.11; do \
 	if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
 done; \
 if [ -z "$$found" ]; then \
-	echo "streamer needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>&1 || echo missing)." >&2; \
+	echo "streamer needs Python 3.11 or newer, and $(PYTHON) is $$($(PYTHON) --version 2>/dev/null || echo missing)." >&2; \
 	echo "Install one, or say where it is: make PYTHON=/path/to/python3 …" >&2; exit 1; \
 fi; \
 if ! "$$found" -c 'import ensurepip, venv' 2>/dev/null; then \
