@@ -100,8 +100,9 @@ RULES = {
 
 def topic_specs(settings: Settings) -> tuple[TopicSpec, ...]:
     """All topics of this deployment under their full names."""
-    # Timestamps stay the producer's (CreateTime, Kafka's default): what is from the future is judged by them.
-    source = {"cleanup.policy": "delete", "retention.ms": OUTAGE_MS}
+    # Timestamps stay the producer's (CreateTime, Kafka's default): what is from the future is judged by them. Retention
+    # stays the broker's: it counts from those timestamps, and a limit of ours would delete replayed old events unread.
+    source = {"cleanup.policy": "delete"}
     rejected = {"cleanup.policy": "delete", "retention.ms": REJECTED_MS, "max.message.bytes": REJECTED_MAX_BYTES}
     configs: dict[str, dict[str, Any]] = {settings.topic(kind.topic): source for kind in KINDS}
     configs |= {
