@@ -1,4 +1,4 @@
-"""Stopping when asked: Ctrl-C and SIGTERM as an event that loops can wait for."""
+"""Stopping when asked: Ctrl-C and SIGTERM as an event that loops can wait for, or as an exception that unwinds."""
 
 import asyncio
 import signal
@@ -12,13 +12,25 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def stop_on_signals() -> Iterator[asyncio.Event]:
     """An event that the first Ctrl-C or SIGTERM sets, while the block runs in an event loop of the main thread."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     for number in SIGNALS:
         loop.add_signal_handler(number, stop.set)
     try:
         yield stop
     finally:
-        for number in SIGNALS:
+        for number, handler in before.items():
             loop.remove_signal_handler(number)
+            signal.signal(number, handler)
+
+
+@contextmanager
+def sigterm_unwinds() -> Iterator[None]:
+    """SIGTERM raises KeyboardInterrupt inside the block, as Ctrl-C does, so that what was started gets stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:

@@ -1,0 +1,128 @@
+"""What the demo shows: profiles as they come out of Kafka, and lines about them for people."""
+
+import asyncio
+import time
+from collections import deque
+from types import TracebackType
+from typing import Self
+
+import msgspec
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from rich.console import Console
+from rich.text import Text
+
+from streamer.engine.kafka_clients import aiokafka_options
+from streamer.profile import Change, Profile
+from streamer.settings import Settings
+
+SHOWN = 3  # profiles a look: more scroll by unread
+POLL_MS = 200  # also how soon a commit marker without records is noticed
+LAST_READ_S = 10.0  # for what is left when the worker has stopped: it reads 100,000 profiles a second
+_decode = msgspec.json.Decoder(Profile).decode
+
+
+class ProfileReader:
+    """Reads the profile topic from its beginning, committed records only, and counts profiles and people."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.published = 0
+        self.users: set[bytes] = set()
+        self._topic = settings.topic("profiles")
+        self._settings = settings
+        self._recent: deque[bytes] = deque(maxlen=200)
+
+    async def __aenter__(self) -> Self:
+        self._consumer = AIOKafkaConsumer(
+            **aiokafka_options(self._settings), isolation_level="read_committed", enable_auto_commit=False
+        )
+        await self._consumer.start()
+        partitions = range(self._settings.partitions)
+        self._places = [TopicPartition(self._topic, partition) for partition in partitions]
+        self._consumer.assign(self._places)
+        await self._consumer.seek_to_beginning(*self._places)
+        self._reading = asyncio.create_task(self._read_on())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._pause()
+        await self._consumer.stop()
+
+    async def finish(self) -> None:
+        """Read all that is there now. For when nobody writes any more."""
+        await self._pause()
+        ends = await self._consumer.end_offsets(self._places)
+        give_up = time.monotonic() + LAST_READ_S
+        while time.monotonic() < give_up:
+            if all([await self._consumer.position(place) >= end for place, end in ends.items()]):
+                return
+            await self._read_once()
+
+    def latest(self) -> list[Profile]:
+        """Some profiles that came since the last call, those with the most to tell first; one a person."""
+        by_user = {profile.user_id: profile for profile in map(_decode, self._recent)}
+        self._recent.clear()
+        return sorted(by_user.values(), key=_news, reverse=True)[:SHOWN]
+
+    async def _read_on(self) -> None:
+        while True:
+            await self._read_once()
+
+    async def _read_once(self) -> None:
+        fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
+        values = {record.key: record.value for records in fetched.values() for record in records}
+        self.published += sum(record.value is not None for records in fetched.values() for record in records)
+        self.users |= values.keys()
+        self._recent.extend(value for value in values.values() if value is not None)
+
+    async def _pause(self) -> None:
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
+
+
+def _news(profile: Profile) -> tuple[float, int]:
+    return max((_moved(change) for change in profile.changed), default=0.0), profile.version
+
+
+def _moved(change: Change) -> float:
+    return abs((change.after or 0.0) - (change.before or 0.0)) if change.what.startswith("interest_") else 0.0
+
+
+def progress_line(seconds: float, per_second: float, events: int, reader: ProfileReader) -> Text:
+    """How far it is: seconds since the start, events a second since the last look, totals."""
+    return Text.assemble(
+        (f"{seconds:5.0f} s", "bold"),
+        f"  {per_second:9,.0f} events/s  {events:11,} events",
+        f"  {reader.published:9,} profiles of {len(reader.users):,} people",
+    )
+
+
+def profile_line(profile: Profile) -> Text:
+    """One person: strongest interests, and what just changed."""
+    interests = ", ".join(f"{interest.tag} {interest.share:.0%}" for interest in profile.interests[:3])
+    told = sorted(profile.changed, key=_moved, reverse=True)
+    return Text.assemble(
+        ("         " + profile.user_id.ljust(24), "cyan"),
+        f" v{profile.version:<4} {interests:<48} ",
+        (_said(told[0]) if told else "", "green"),
+    )
+
+
+def _said(change: Change) -> str:
+    match change.what:
+        case "first_profile":
+            return "is new"
+        case "interest_added":
+            return f"+ {change.tag}"
+        case "interest_dropped":
+            return f"- {change.tag}"
+        case "interest_shifted":
+            return f"{change.tag} {change.before or 0:.0%} → {change.after or 0:.0%}"
+        case _:
+            return change.what.replace("_", " ")
+
+
+def show(console: Console, line: str | Text) -> None:
+    """One line, whole however narrow the terminal is, with nothing read into brackets."""
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
