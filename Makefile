@@ -48,6 +48,7 @@ bench: $(INSTALLED) ## events a second, beside a stock Faust agent
 lock: $(UV) ## resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --extra dev --output-file requirements/dev.lock $(ARGS) pyproject.toml
 	$(COMPILE) --excludes requirements/worker-excludes.txt --constraints requirements/dev.lock --output-file requirements/worker.lock $(ARGS) pyproject.toml
+	$(COMPILE) --group build --constraints requirements/dev.lock --output-file requirements/build.lock $(ARGS)
 
 clean: ## remove what the targets above made, except the data of workers
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist
