@@ -20,8 +20,10 @@ from streamer.cli.common import (
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from streamer.engine.topics import Difference
+    from streamer.engine.topics import Difference, Severity
     from streamer.settings import Settings
+
+COLOURS: "dict[Severity, str]" = {"error": "red", "warning": "yellow"}
 
 
 def create(
@@ -139,12 +141,14 @@ def _origin(settings: "Settings", name: str, options: set[str]) -> str:
 def _print_differences(settings: "Settings", differences: "list[Difference]") -> None:
     from rich.text import Text
 
+    from streamer.engine.topics import describe
+
     if not differences:
         typer.echo(f"all topics on {settings.brokers} are as they have to be")
         return
-    for difference in differences:
-        colour = "red" if difference.severity == "error" else "yellow"
-        print_rich(Text.assemble((f"{difference.severity}  ", colour), str(difference)))
+    for severity, colour in COLOURS.items():
+        for line in describe(differences, severity):
+            print_rich(Text.assemble((f"{severity}  ", colour), line))
 
 
 def _print_json(value: Any) -> None:

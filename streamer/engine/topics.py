@@ -19,10 +19,10 @@ from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
+Severity = Literal["error", "warning"]
+
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
-OUTAGE_MS = (
-    7 * DAY_MS
-)  # the longest standstill of all workers after which nothing may be lost or come back from the dead
+OUTAGE_MS = 7 * DAY_MS  # the longest standstill of all workers after which nothing may come back from the dead
 SIGNALS_MS = 3 * DAY_MS  # read within seconds: this is for a weekend without workers
 REJECTED_MS = 14 * DAY_MS  # time to see it, to mend the producer and to put the records back
 HEADERS_BYTES = 65_536  # reason, detail and origin, which a rejected record carries on top
@@ -46,9 +46,7 @@ _CHANGELOG = _COMPACT | {
     # Of 128 MiB segments only the last is uncompacted: a restore is not slowed by a gigabyte of repeats.
     "segment.bytes": 128 * 1_048_576,
 }
-_SAFE = {
-    "min.insync.replicas": "2"
-}  # of three copies: one broker may be away, and an acknowledged record is on two disks
+_IN_SYNC = "min.insync.replicas"
 
 
 class TopicSpec(msgspec.Struct, frozen=True):
@@ -67,18 +65,20 @@ class Difference(msgspec.Struct, frozen=True):
     what: str
     want: str
     have: str
-    severity: Literal["error", "warning"]
+    severity: Severity
     hint: str
 
-    def __str__(self) -> str:
-        return f"{self.topic}: {self.what} is {self.have}, has to be {self.want}: {self.hint}"
+    @property
+    def problem(self) -> str:
+        """All but the topic, in words."""
+        return f"{self.what} is {self.have}, has to be {self.want}: {self.hint}"
 
 
 class Rule(msgspec.Struct, frozen=True):
     """How a topic's own value of a config is compared with ours, and how bad a difference is."""
 
     relation: Literal["=", "≥", "≤"]
-    severity: Literal["error", "warning"]
+    severity: Severity
 
     def holds(self, have: str, want: str) -> bool:
         """Whether `have` will do; -1 means without limit in Kafka."""
@@ -92,7 +92,6 @@ class Rule(msgspec.Struct, frozen=True):
 # Configs without a rule here are advice for new topics: an operator who chose otherwise is not told about it.
 RULES = {
     "cleanup.policy": Rule("=", "error"),
-    "min.insync.replicas": Rule("≥", "warning"),
     "retention.ms": Rule("≥", "warning"),
     "delete.retention.ms": Rule("≥", "warning"),
 }
@@ -123,13 +122,15 @@ def create_topics(settings: Settings) -> list[str]:
     """
     specs = {spec.name: spec for spec in topic_specs(settings)}
     with admin_client(settings) as admin:
-        missing = specs.keys() - {topic["name"] for topic in _describe(admin, specs) if not topic["error_code"]}
+        present = {topic["name"] for topic in _describe(admin, specs) if not topic["error_code"]}
+        missing = [name for name in specs if name not in present]
         if not missing:
             return []
         answers = admin.create_topics({name: _request(specs[name]) for name in missing}, raise_errors=False)["topics"]
         refused = [answer for answer in answers if answer["error_code"] not in _FINE]
         if refused:
-            raise TopicsError("topics could not be created:\n  " + "\n  ".join(map(_refusal, refused)))
+            reasons = grouped((answer["name"], _refusal(answer)) for answer in refused)
+            raise TopicsError("topics could not be created:\n  " + "\n  ".join(reasons))
         admin.wait_for_topics(missing)
     created = {answer["name"] for answer in answers if answer["error_code"] == 0}
     return [name for name in specs if name in created]
@@ -151,10 +152,9 @@ def check_topics(settings: Settings) -> list[Difference]:
 def require_topics(settings: Settings) -> None:
     """Raise TopicsError with every error that `check_topics` finds; log its warnings."""
     differences = check_topics(settings)
-    for difference in differences:
-        if difference.severity == "warning":
-            log.warning(str(difference))
-    errors = [str(difference) for difference in differences if difference.severity == "error"]
+    for line in describe(differences, "warning"):
+        log.warning(line)
+    errors = describe(differences, "error")
     if errors:
         raise TopicsError(
             "topics are not as they have to be:\n  "
@@ -163,14 +163,31 @@ def require_topics(settings: Settings) -> None:
         )
 
 
+def describe(differences: Iterable[Difference], severity: Severity) -> list[str]:
+    """A line for each distinct problem of this severity, naming all topics that have it."""
+    return grouped((each.topic, each.problem) for each in differences if each.severity == severity)
+
+
+def grouped(problems: Iterable[tuple[str, str]]) -> list[str]:
+    """Topics with the same problem on one line: most mistakes are made for all topics at once.
+
+    >>> grouped([("clicks", "missing"), ("items", "missing"), ("profiles", "small")])
+    ['clicks, items: missing', 'profiles: small']
+    """
+    topics: dict[str, list[str]] = {}
+    for topic, problem in problems:
+        topics.setdefault(problem, []).append(topic)
+    return [f"{', '.join(names)}: {problem}" for problem, names in topics.items()]
+
+
 _FINE = (0, kafka_errors.TopicAlreadyExistsError.errno)  # somebody else was faster
 _MISSING = kafka_errors.UnknownTopicOrPartitionError.errno
 
 
 def _spec(settings: Settings, name: str, configs: dict[str, Any]) -> TopicSpec:
     texts = {key: str(value) for key, value in configs.items()}
-    if settings.replication >= 3:
-        texts |= _SAFE
+    if settings.replication >= 3:  # one broker may be away, and what is acknowledged is still on two disks
+        texts[_IN_SYNC] = "2"
     return TopicSpec(name, settings.partitions, settings.replication, texts)
 
 
@@ -186,7 +203,7 @@ def _refusal(answer: dict[str, Any]) -> str:
         kafka_errors.TopicAuthorizationFailedError: "let this user create topics, or have them created for you",
         kafka_errors.ClusterAuthorizationFailedError: "let this user create topics, or have them created for you",
     }
-    return f"{answer['name']}: {reason}: {hints.get(error, 'see the log of the broker')}"
+    return f"{reason.rstrip('.')}: {hints.get(error, 'see the log of the broker')}"
 
 
 def _describe(admin: KafkaAdminClient, names: Iterable[str]) -> list[dict[str, Any]]:
@@ -213,8 +230,8 @@ def _compare(spec: TopicSpec, topic: dict[str, Any], configs: dict[str, str]) ->
     copies = min((len(partition["replica_nodes"]) for partition in partitions), default=0)
     return [
         *_compare_partitions(spec, len(partitions)),
-        *_compare_copies(spec, copies),
-        *_compare_configs(spec, copies, configs),
+        *_compare_copies(spec, copies, configs),
+        *_compare_configs(spec, configs),
     ]
 
 
@@ -227,16 +244,18 @@ def _compare_partitions(spec: TopicSpec, have: int) -> Iterator[Difference]:
         yield Difference(spec.name, "partitions", str(spec.partitions), str(have), "error", hint)
 
 
-def _compare_copies(spec: TopicSpec, have: int) -> Iterator[Difference]:
+def _compare_copies(spec: TopicSpec, have: int, configs: dict[str, str]) -> Iterator[Difference]:
     if have < spec.replication:
         hint = "kafka-reassign-partitions.sh adds copies"
         yield Difference(spec.name, "replication", f"≥ {spec.replication}", str(have), "warning", hint)
+    in_sync = configs.get(_IN_SYNC)
+    if have >= 3 and in_sync == "1":  # with fewer copies, asking for two of them would stop all writing
+        yield Difference(spec.name, _IN_SYNC, "≥ 2", in_sync, "warning", _alter(spec.name, _IN_SYNC, "2"))
 
 
-def _compare_configs(spec: TopicSpec, copies: int, configs: dict[str, str]) -> Iterator[Difference]:
-    wanted = spec.configs | (_SAFE if copies >= 3 else {})
+def _compare_configs(spec: TopicSpec, configs: dict[str, str]) -> Iterator[Difference]:
     for key, rule in RULES.items():
-        want, have = wanted.get(key), configs.get(key)
+        want, have = spec.configs.get(key), configs.get(key)
         if want is None or have is None or rule.holds(have, want):
             continue
         wish = want if rule.relation == "=" else f"{rule.relation} {want}"
