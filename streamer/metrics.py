@@ -4,6 +4,10 @@ No label ever holds a user, an item or an event id: the number of series stays s
 The engine updates these once per batch or checkpoint, never once per event.
 """
 
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -122,3 +126,13 @@ HTTP_STREAMS_DROPPED = Counter(
 
 BUILD = Info("streamer_build", "The version that runs.", registry=REGISTRY)
 BUILD.info({"version": __version__})
+
+
+@contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Count the time that a block takes as the stage `name`."""
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        STAGE_SECONDS.labels(name).inc(time.perf_counter() - start)

@@ -1,0 +1,120 @@
+"""The worker: a Faust app whose agents take batches from our own ingest, and everything around it."""
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import faust
+import structlog
+from faust.app.base import BootStrategy
+
+from streamer import __version__
+from streamer.engine import warmup
+from streamer.engine.catalogue_reader import CatalogueReader
+from streamer.engine.engine import Engine
+from streamer.engine.exit import leave
+from streamer.engine.ingest import CHANNEL_BATCHES, Batch, Group, Handlers, Ingest
+from streamer.engine.kafka_clients import wait_for_broker
+from streamer.engine.shared import shared_state
+from streamer.engine.store import DataDir
+from streamer.engine.topics import require_topics
+from streamer.engine.view import View
+from streamer.events import KINDS
+from streamer.serving.feed import Feed
+from streamer.serving.http import faust_options, install
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+STOP_S = 25.0  # SIGTERM to exit: half of what orchestrators commonly grant before they kill
+
+
+class Boot(BootStrategy):
+    """Faust without its consumer, producer, conductor, tables and leader: those are ours."""
+
+    enable_kafka = False
+
+
+class App(faust.App):
+    """A Faust app of this kind."""
+
+    BootStrategy = Boot
+
+
+def run_worker(settings: Settings) -> int:
+    """Run until SIGTERM or Ctrl-C; returns 0. Raises StreamerError for what keeps a worker from starting."""
+    data_dir = DataDir(settings.data_dir)
+    try:
+        wait_for_broker(settings)
+        require_topics(settings)
+        warmup.compile_kernels(settings)
+        log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
+        asyncio.run(_serve(settings))
+        log.info("worker stopped")
+        return 0
+    finally:
+        data_dir.close()
+
+
+async def _serve(settings: Settings) -> None:
+    """Start the app, wait for a signal, drain, stop."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    app = build(settings)
+    app.finalize()
+    await app.start()
+    log.info("page and API", url=f"http://{settings.http_host}:{settings.http_port}")
+    crashed = asyncio.ensure_future(app.wait_until_stopped())
+    await asyncio.wait([crashed, asyncio.ensure_future(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+    if app.crash_reason is not None:
+        leave("the app crashed", app.crash_reason)
+    log.info("stopping: last checkpoint, then leave the group")
+    try:
+        async with asyncio.timeout(STOP_S):
+            await app.stop()
+    except TimeoutError as exc:
+        leave(f"stopping took more than {STOP_S:.0f} s", exc)
+
+
+def build(settings: Settings) -> faust.App:
+    """The app with its services, agents and web server."""
+    app = App(
+        settings.app_id,
+        broker="kafka://" + settings.brokers.replace(",", ";"),
+        store="memory://",
+        datadir=settings.data_dir / "faust",
+        topic_disable_leader=True,
+        stream_wait_empty=False,
+        **faust_options(settings),
+    )
+    shared = shared_state(settings)
+    feed = Feed()
+    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    engine = Engine(settings, shared, reader, feed.publish)
+    events, items, signals = (app.channel(maxsize=CHANNEL_BATCHES) for _ in range(3))
+    groups = [
+        Group(tuple(kind.topic for kind in KINDS), events),
+        Group(("items",), items),
+        Group(("item-signals",), signals),
+    ]
+    handlers = Handlers(engine.acquire, engine.release, lambda: engine.epoch)
+    ingest = Ingest(app, settings, groups, handlers)
+    app.service(reader)
+    app.service(ingest)
+    _agent(app, "events", events, engine.take_events)
+    _agent(app, "items", items, engine.take_items)
+    _agent(app, "signals", signals, engine.take_signals)
+    install(app, View(settings, engine, ingest, feed), settings)
+    return app
+
+
+def _agent(app: faust.App, name: str, channel: Any, take: Callable[[Batch], Awaitable[None]]) -> None:
+    """An agent that hands every batch of a channel on. Concurrency 1: batches of a partition stay in order."""
+
+    async def agent(stream: Any) -> None:
+        async for batch in stream:
+            await take(batch)
+
+    app.agent(channel, name=name)(agent)

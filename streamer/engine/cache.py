@@ -1,0 +1,108 @@
+"""Users in memory: a bounded number of slots over the partitions' stores, shared by all partitions. Least recently used out.
+
+Only users whose changes are in the store may leave. A changed user is DIRTY until a checkpoint's cut copies the row, and IN_FLIGHT until
+the store has it; it can be both. When a batch needs more slots than can be freed, `CacheFullError` asks for a checkpoint first.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer import metrics
+from streamer.pipeline.layout import Shape, Users, allocate, clear, unpack
+
+EVICT_PART: Final = 16  # at least 1/16 of the slots is freed at once: one pass over the columns serves many batches
+
+DIRTY: Final = 1
+IN_FLIGHT: Final = 2
+
+Load = Callable[[list[bytes]], list[bytes | None]]
+
+
+class CacheFullError(Exception):
+    """Too many users with unsaved changes: checkpoint, then try again."""
+
+
+class UserCache:
+    """Slots, who sits in them, and what of them is not saved yet."""
+
+    def __init__(self, capacity: int, shape: Shape) -> None:
+        self.capacity = capacity
+        self.users: Users = allocate(capacity, shape)
+        self.key_of: list[bytes] = [b""] * capacity
+        self.cause: list[str] = [""] * capacity  # event id behind a change that is not published yet
+        self.unsaved = np.zeros(capacity, np.uint8)  # DIRTY | IN_FLIGHT
+        self.partition_of = np.full(capacity, -1, np.int32)
+        self.index: dict[int, dict[bytes, int]] = {}
+        self.batch = 0
+        self._free = list(range(capacity - 1, -1, -1))
+
+    def __len__(self) -> int:
+        return self.capacity - len(self._free)
+
+    def slots(self, partition: int, keys: Sequence[bytes], load: Load) -> NDArray[np.int64]:
+        """The slot of each key, loading users that are not in memory; a user that has no row gets a blank slot.
+
+        Raises CacheFullError before anything changed when there is no room.
+        """
+        index = self.index.setdefault(partition, {})
+        missing = [key for key in dict.fromkeys(keys) if key not in index]
+        metrics.CACHE_HITS.inc(len(keys) - len(missing))
+        if missing:
+            self._make_room(len(missing), partition, keys)
+            self._load(partition, missing, load(missing))
+        return np.array([index[key] for key in keys], np.int64)
+
+    def find(self, partition: int, key: bytes) -> int | None:
+        """The slot of a user in memory."""
+        return self.index.get(partition, {}).get(key)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition that is not ours any more."""
+        index = self.index.pop(partition, {})
+        slots = np.fromiter(index.values(), np.int64, len(index))
+        self._release(slots)
+
+    def _load(self, partition: int, keys: list[bytes], rows: list[bytes | None]) -> None:
+        slots = np.array([self._free.pop() for _ in keys], np.int64)
+        clear(self.users, slots)
+        stored = [i for i, row in enumerate(rows) if row is not None]
+        causes = unpack(self.users, slots[stored], [rows[i] for i in stored])  # type: ignore[misc]
+        for i, cause in zip(stored, causes, strict=True):
+            self.cause[slots[i]] = cause.decode()
+        index = self.index[partition]
+        for key, slot in zip(keys, slots.tolist(), strict=True):
+            index[key] = slot
+            self.key_of[slot] = key
+        self.partition_of[slots] = partition
+        self.users.used[slots] = self.batch
+        metrics.CACHE_MISSES.inc(len(keys))
+        metrics.CACHE_USERS.set(len(self))
+
+    def _make_room(self, wanted: int, partition: int, keys: Sequence[bytes]) -> None:
+        """Evict until `wanted` slots are free. Users of the batch itself stay."""
+        short = wanted - len(self._free)
+        if short <= 0:
+            return
+        index = self.index[partition]
+        self.users.used[[index[key] for key in keys if key in index]] = self.batch
+        old = np.flatnonzero((self.partition_of >= 0) & (self.unsaved == 0) & (self.users.used < self.batch))
+        if len(old) < short:
+            raise CacheFullError(f"{wanted} users to load, {len(self._free)} slots free, {len(old)} can be freed")
+        count = min(len(old), max(short, self.capacity // EVICT_PART))
+        oldest = old[np.argpartition(self.users.used[old], count - 1)[:count]]
+        for slot in oldest.tolist():
+            del self.index[int(self.partition_of[slot])][self.key_of[slot]]
+        self._release(oldest)
+        metrics.CACHE_EVICTIONS.inc(count)
+
+    def _release(self, slots: NDArray[np.int64]) -> None:
+        self.partition_of[slots] = -1
+        self.unsaved[slots] = 0
+        for slot in slots.tolist():
+            self.key_of[slot] = b""
+            self.cause[slot] = ""
+            self._free.append(slot)
+        metrics.CACHE_USERS.set(len(self))

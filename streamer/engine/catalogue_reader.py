@@ -1,0 +1,130 @@
+"""Every worker's view of all items: reads all partitions of `items` and `item-models` from their beginning, and goes on following them.
+
+No group: every worker reads everything. What is bad in `items` is passed over here; the partition that owns the record rejects it.
+"""
+
+import asyncio
+import time
+from typing import Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from mode import Service
+
+from streamer import metrics
+from streamer.engine.exit import leave
+from streamer.engine.kafka_clients import aiokafka_options
+from streamer.pipeline.catalogue import Catalogue, ItemModel, decode_model
+from streamer.pipeline.decode import Limits, decode_items
+from streamer.pipeline.names import Named
+from streamer.pipeline.space import ItemSpace
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_MS: Final = 100
+REFRESH_S: Final = 2.0  # Gram matrix and population shares: they move slowly, and cost 100 ns an item
+CATCH_UP_S: Final = 2.0  # an event waits no longer for the description of its item
+
+
+class CatalogueReader(Service):
+    """Fills a Catalogue and keeps it fresh."""
+
+    def __init__(
+        self, settings: Settings, catalogue: Catalogue, space: ItemSpace, limits: Limits, **kwargs: Any
+    ) -> None:
+        super().__init__(**kwargs)
+        self._settings, self._catalogue, self._space, self._limits = settings, catalogue, space, limits
+        self._items, self._models = settings.topic("items"), settings.models_topic
+        self._moved = asyncio.Condition()
+        self._refreshed = 0.0
+        self.named: dict[
+            int, Named
+        ] = {}  # of the partitions that are open: they name an item's tags anew when those change
+        self.loaded = asyncio.Event()
+        self._consumer: Any = None
+        self._partitions: list[TopicPartition] = []
+
+    async def on_start(self) -> None:
+        """Find the partitions and start reading."""
+        self._consumer = AIOKafkaConsumer(
+            **aiokafka_options(self._settings),
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            fetch_max_wait_ms=POLL_MS,
+            max_partition_fetch_bytes=4 << 20,
+        )
+        await self._consumer.start()
+        numbers = range(self._settings.partitions)
+        self._partitions = [TopicPartition(topic, n) for topic in (self._items, self._models) for n in numbers]
+        self._consumer.assign(self._partitions)
+
+    @Service.task
+    async def _follow(self) -> None:
+        try:
+            ends = await self._consumer.end_offsets(self._partitions)
+            while not self.should_stop:
+                await self._read()
+                if not self.loaded.is_set() and await self._reached(ends):
+                    self._refresh()
+                    self.loaded.set()
+                    log.info("catalogue read", items=self._catalogue.listed, models=int(self._catalogue.modelled.sum()))
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # noqa: BLE001 - without the catalogue every profile would be wrong
+            leave("reading the catalogue failed", exc)
+
+    async def _read(self) -> None:
+        for tp, records in (await self._consumer.getmany(timeout_ms=POLL_MS, max_records=5000)).items():
+            if tp.topic == self._items:
+                self._apply_items(records)
+            else:
+                self._apply_models(records)
+            await asyncio.sleep(0)  # a large catalogue must not hold up the rest of the worker
+        async with self._moved:
+            self._moved.notify_all()
+        if self.loaded.is_set() and time.monotonic() - self._refreshed > REFRESH_S:
+            self._refresh()
+
+    def _apply_items(self, records: list[Any]) -> None:
+        changes, _ = decode_items(records, self._limits)
+        for item_id, item in changes:
+            slot = self._catalogue.forget(item_id) if item is None else self._catalogue.describe(item)
+            if slot is not None:
+                for named in self.named.values():
+                    named.retag(slot)
+        metrics.ITEMS.set(self._catalogue.listed)
+
+    def _apply_models(self, records: list[Any]) -> None:
+        for record in records:
+            if record.value is None:
+                self._catalogue.drop_model(record.key.decode())
+            else:
+                self._catalogue.apply_model(decode_model(record.value))
+
+    def _refresh(self) -> None:
+        self._refreshed = time.monotonic()
+        with metrics.stage("refresh"):
+            self._space.refresh()
+
+    async def _reached(self, ends: dict[TopicPartition, int]) -> bool:
+        for tp, end in ends.items():
+            if await self._consumer.position(tp) < end:
+                return False
+        return True
+
+    async def catch_up(self) -> None:
+        """Wait until everything in `items` as of now is read: an event must not overtake the description of its item."""
+        partitions = [tp for tp in self._partitions if tp.topic == self._items]
+        ends = await self._consumer.end_offsets(partitions)
+        try:
+            async with asyncio.timeout(CATCH_UP_S), self._moved:
+                while not await self._reached(ends):
+                    await self._moved.wait()
+        except TimeoutError:
+            log.warning("the catalogue lags behind: events go on without the tags of new items", waited_s=CATCH_UP_S)
+
+    async def on_stop(self) -> None:
+        """Close the consumer."""
+        await self._consumer.stop()

@@ -1,0 +1,166 @@
+"""The checkpoint of one partition: everything that a cut holds goes out in one Kafka transaction, then into the store.
+
+    1. cut        rows, profiles, signals, rejects and positions of whole batches, copied under the partition's lock
+    2. begin      a transaction of the partition's own producer
+    3. send       profiles, item models, signals, rejects, and last the rows with the position row, in prebuilt batches
+    4. await      every acknowledgement
+    5. offsets    of the sources, into the same transaction
+    6. commit     from here on it has happened, for every reader of committed records
+    7. store      the rows and the changelog offset that they reach to, in one write
+
+A crash before 6: nothing of it is visible; the next owner goes on from the position before. Between 6 and 7: the store is behind the
+changelog, and is brought up from it. A producer that was fenced fails at 3 to 6. After any failure the outcome of the transaction is
+unknown, so the process ends: only a restart, which fences the transaction first, can tell.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from streamer import metrics
+from streamer.engine.partition import Effects, Partition
+from streamer.pipeline.cut import Publication
+from streamer.settings import Settings
+
+Headers = list[tuple[str, bytes]]
+
+
+class Outgoing(NamedTuple):
+    """One record to send."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = []  # noqa: RUF012 - never changed
+
+
+class Checkpointer:
+    """Writes the cuts of one partition. `failpoint(step)` lets tests end the process at a step."""
+
+    def __init__(
+        self,
+        partition: Partition,
+        producer: AIOKafkaProducer,
+        settings: Settings,
+        published: Callable[[bytes, Publication], None],
+        failpoint: Callable[[str], None],
+    ) -> None:
+        self.partition, self.producer, self.settings = partition, producer, settings
+        self._published, self._failpoint = published, failpoint
+        self._source = f"/{settings.app_id}".encode()
+
+    async def run(self) -> int:
+        """One checkpoint, if there is anything to write; returns the number of rows. Raises what Kafka or the disk raise."""
+        partition = self.partition
+        async with partition.txn_lock:
+            async with partition.state_lock:
+                if not partition.has_work(partition.shared.now_ms()):
+                    return 0
+                start = time.perf_counter()
+                effects = partition.cut()
+            self._failpoint("before_begin")
+            await self._write(effects)
+            self._account(effects, time.perf_counter() - start)
+            return len(effects.rows)
+
+    async def _write(self, effects: Effects) -> None:
+        producer, number, settings = self.producer, self.partition.number, self.settings
+        topic = settings.topic
+        await producer.begin_transaction()
+        with metrics.stage("send"):
+            sent = [
+                *await self._send(topic("profiles"), number, self._profiles(effects.publications)),
+                *await self._send(settings.models_topic, number, (Outgoing(*model) for model in effects.models)),
+                *await self._send(topic("rejected"), number, map(self._rejected, effects.rejected)),
+            ]
+            for owner, value in effects.signals:
+                sent += await self._send(settings.signals_topic, owner, [Outgoing(None, value)])
+            rows = await self._send(settings.changelog_topic, number, (Outgoing(*row) for row in effects.rows))
+            acknowledged = await asyncio.gather(*[future for future, _ in sent], *[future for future, _ in rows])
+        self._failpoint("after_send")
+        with metrics.stage("commit"):
+            await producer.send_offsets_to_transaction(self._offsets(effects), settings.app_id)
+            self._failpoint("before_commit")
+            await producer.commit_transaction()
+        self._failpoint("after_commit")
+        with metrics.stage("store"):
+            next_offset = acknowledged[-1].offset + rows[-1][1]
+            self.partition.write_to_store(effects, next_offset)
+
+    def _offsets(self, effects: Effects) -> dict[TopicPartition, int]:
+        number = self.partition.number
+        return {
+            TopicPartition(self.settings.topic(name), number): offset for name, offset in effects.position.next.items()
+        }
+
+    async def _send(self, topic: str, partition: int, records: Iterable[Outgoing]) -> list[tuple[Any, int]]:
+        """Whole record batches straight to a partition; returns for each its delivery and how many records it has."""
+        deliveries = []
+        builder, count = self.producer.create_batch(), 0
+        for record in records:
+            if not _append(builder, record):
+                deliveries.append((await self._ship(builder, topic, partition), count))
+                builder, count = self.producer.create_batch(), 0
+                if not _append(builder, record):
+                    raise RuntimeError(f"a record of {len(record.value or b'')} bytes for {topic} does not fit a batch")
+            count += 1
+        if count:
+            deliveries.append((await self._ship(builder, topic, partition), count))
+        return deliveries
+
+    async def _ship(self, builder: Any, topic: str, partition: int) -> Any:
+        builder.close()
+        return await self.producer.send_batch(builder, topic, partition=partition)
+
+    def _profiles(self, publications: Sequence[tuple[bytes, Publication]]) -> Iterable[Outgoing]:
+        """CloudEvents in binary mode: the attributes are headers, the value is the profile itself."""
+        when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
+        for key, publication in publications:
+            yield Outgoing(
+                key,
+                publication.value,
+                [
+                    ("ce_specversion", b"1.0"),
+                    ("ce_id", b"%b/%d" % (key, publication.version)),
+                    ("ce_source", self._source),
+                    ("ce_type", b"profile.changed.v1"),
+                    ("ce_time", when),
+                    ("ce_subject", key),
+                    ("content-type", b"application/json"),
+                ],
+            )
+
+    def _rejected(self, entry: tuple[str, Any, Any]) -> Outgoing:
+        """The record as it came; why and from where stands in headers behind its own."""
+        topic, record, rejected = entry
+        return Outgoing(
+            record.key,
+            record.value,
+            [
+                *record.headers,
+                ("reason", rejected.reason.encode()),
+                ("detail", rejected.detail.encode(errors="replace")),
+                ("source_topic", self.settings.topic(topic).encode()),
+                ("source_partition", b"%d" % record.partition),
+                ("source_offset", b"%d" % record.offset),
+            ],
+        )
+
+    def _account(self, effects: Effects, seconds: float) -> None:
+        metrics.CHECKPOINT_SECONDS.observe(seconds)
+        metrics.CHECKPOINT_ROWS.inc(len(effects.rows))
+        shared = self.partition.shared
+        now = shared.now_ms()
+        touched = shared.cache.users.touched_at
+        for key, publication in effects.publications:
+            metrics.PROFILES.labels(publication.first_change).inc()
+            if publication.at_once:
+                metrics.PUBLISH_LATENCY.observe(max(now - int(touched[publication.slot]), 0) / 1000)
+            self._published(key, publication)
+
+
+def _append(builder: Any, record: Outgoing) -> bool:
+    return builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is not None

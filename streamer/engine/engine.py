@@ -1,0 +1,254 @@
+"""The engine: opens partitions and gives them up, applies batches to them, and checkpoints them.
+
+Opening, in this order: InitProducerId fences every older owner and waits until its last transaction is decided; then the store is
+brought up to the changelog; then the partition's position is known, from the same transaction as its rows. Only then is anything read.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+from aiokafka import AIOKafkaProducer, TopicPartition
+
+from streamer import metrics
+from streamer.engine.cache import CacheFullError
+from streamer.engine.catalogue_reader import CatalogueReader
+from streamer.engine.checkpoint import Checkpointer
+from streamer.engine.exit import leave
+from streamer.engine.ingest import Batch
+from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.partition import Partition, Take
+from streamer.engine.restore import Restore
+from streamer.engine.shared import Shared
+from streamer.engine.store import Store, shared_cache
+from streamer.pipeline.cut import Publication
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# When the next checkpoint starts after the last one: soon when little was written, later when much was, so that hot rows are
+# written once for many changes and a lone event is out within 100 ms.
+SOONEST_MS, MS_A_ROW, MS_A_PARTITION = 5.0, 0.05, 10.0
+IDLE_MS = 250  # how often we look for held-back changes that are due
+BATCH_BYTES = 256 << 10  # of produced batches: large enough for 100 rows, small enough to be resent
+REQUEST_BYTES = 16 << 20  # a rejected record may be as large as its topic allows
+TRANSACTION_TIMEOUT_MS = 60_000  # an owner that vanished inside a transaction holds readers up for at most this long
+
+
+class Engine:
+    """All partitions of this worker."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        shared: Shared,
+        reader: CatalogueReader,
+        published: Callable[[str, int, bytes], None],
+    ) -> None:
+        self.settings, self.shared, self.reader = settings, shared, reader
+        self.partitions: dict[int, Partition] = {}
+        self.epoch = 0  # +1 at every release: what was fetched before is void
+        self.ready, self.reason = False, "joining the group"
+        self._published = published
+        self._checkpointers: dict[int, Checkpointer] = {}
+        self._releasing = asyncio.Lock()
+        self._wake = asyncio.Event()
+        self._loop: asyncio.Task[None] | None = None
+        self._block_cache = shared_cache(settings.rocksdb_cache_mb)
+        self._failpoint = Failpoint(settings.data_dir / "fail")
+
+    # ---- rebalance
+    async def acquire(
+        self,
+        assigned: set[TopicPartition],
+        first: dict[TopicPartition, int],
+        committed: Callable[[TopicPartition], Awaitable[int | None]],
+    ) -> dict[TopicPartition, int]:
+        """Open the partitions of `assigned` and bring them up to date; returns where to read on."""
+        numbers = sorted({tp.partition for tp in assigned})
+        start = time.monotonic()
+        self.reason = f"opening {len(numbers)} partitions"
+        self.partitions = {n: Partition(n, self.shared) for n in numbers}
+        metrics.PARTITIONS_OWNED.set(len(numbers))
+        await asyncio.gather(*(self._open(p) for p in self.partitions.values()))
+        restore = Restore(self.settings, list(self.partitions.values()), self._progress)
+        await restore.run()
+        self.reason = "reading the catalogue"
+        await self.reader.loaded.wait()
+        for partition in self.partitions.values():
+            partition.load(restore.held[partition.number])
+        positions = {tp: await self._position(tp, first, committed) for tp in assigned}
+        self.reader.named = {n: p.named for n, p in self.partitions.items()}
+        self._set_ready()
+        if self._loop is None:
+            self._loop = asyncio.create_task(self._checkpoints())
+        log.info("ready", partitions=numbers, restored_rows=restore.rows, seconds=round(time.monotonic() - start, 2))
+        return positions
+
+    async def _open(self, partition: Partition) -> None:
+        producer = AIOKafkaProducer(
+            **aiokafka_options(self.settings),
+            transactional_id=f"{self.settings.topic_prefix}{self.settings.app_id}-{partition.number}",
+            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
+            max_batch_size=BATCH_BYTES,
+            max_request_size=REQUEST_BYTES,
+            linger_ms=0,
+            request_timeout_ms=30_000,
+        )
+        self._checkpointers[partition.number] = Checkpointer(
+            partition, producer, self.settings, self._publish, self._failpoint
+        )
+        await producer.start()  # InitProducerId: from here on no older owner can commit
+        path = self.settings.data_dir / self.settings.app_id / str(partition.number)
+        partition.store = Store(path, self._block_cache)
+
+    async def _position(
+        self,
+        tp: TopicPartition,
+        first: dict[TopicPartition, int],
+        committed: Callable[[TopicPartition], Awaitable[int | None]],
+    ) -> int:
+        """The changelog's word wins over the group's: it was written with the rows."""
+        partition, topic = self.partitions[tp.partition], tp.topic.removeprefix(self.settings.topic_prefix)
+        if topic not in partition.position.next:
+            group = await committed(tp)
+            partition.position.next[topic] = partition.saved[topic] = first[tp] if group is None else group
+        return partition.position.next[topic]
+
+    def _progress(self, done: int, total: int) -> None:
+        self.reason = f"restoring {len(self.partitions)} partitions, {100 * done // max(total, 1)} %"
+
+    def _set_ready(self) -> None:
+        self.ready, self.reason = True, "ready"
+        metrics.READY.set(1)
+
+    async def release(self) -> None:
+        """Checkpoint, close, forget. Ingest has stopped the flow and ended a running `acquire`."""
+        self.ready, self.reason = False, "rebalancing"
+        metrics.READY.set(0)
+        self.epoch += 1
+        async with self._releasing:  # a stop and a rebalance can meet: the second waits for the first
+            partitions, self.partitions = self.partitions, {}
+            writers, self._checkpointers = self._checkpointers, {}
+            self.reader.named = {}
+            opened = [writers[n] for n, p in partitions.items() if p.position.next]
+            await asyncio.gather(*(self._checkpoint(writer) for writer in opened))
+            for number, partition in partitions.items():
+                await _close(partition, writers.get(number))
+                self.shared.cache.drop(number)
+            metrics.PARTITIONS_OWNED.set(0)
+            if partitions:
+                log.info("gave up partitions", partitions=sorted(partitions))
+
+    # ---- checkpoints
+    async def _checkpoints(self) -> None:
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), IDLE_MS / 1000)
+            self._wake.clear()
+            if not self.ready:
+                continue
+            rows, busy = await self.checkpoint_all()
+            metrics.HELD_PROFILES.set(sum(len(p.held) for p in self.partitions.values()))
+            await self._pause(rows, busy)
+
+    async def checkpoint_all(self) -> tuple[int, int]:
+        """Checkpoint every partition that has something to write; returns rows, and partitions that had any."""
+        written = await asyncio.gather(*(self._checkpoint(writer) for writer in list(self._checkpointers.values())))
+        return sum(written), sum(1 for n in written if n)
+
+    async def _checkpoint(self, writer: Checkpointer) -> int:
+        try:
+            return await writer.run()
+        except BaseException as exc:  # noqa: BLE001 - also cancellation: the outcome of the transaction is unknown
+            leave(f"checkpoint of partition {writer.partition.number}", exc)
+
+    async def _pause(self, rows: int, partitions: int) -> None:
+        """Until the next checkpoint may start; many changed rows end it early."""
+        wait = SOONEST_MS + MS_A_ROW * rows + MS_A_PARTITION * max(partitions - 1, 0)
+        until = time.monotonic() + min(wait, self.settings.checkpoint_ms) / 1000
+        while (left := until - time.monotonic()) > 0:
+            if sum(p.changed_rows for p in self.partitions.values()) >= self.settings.checkpoint_rows:
+                return
+            await asyncio.sleep(min(left, 0.02))
+
+    def _publish(self, key: bytes, publication: Publication) -> None:
+        self._published(key.decode(), publication.version, publication.value)
+
+    # ---- what the agents do
+    async def take_events(self, batch: Batch) -> None:
+        """A batch of user events."""
+        partition = self._owner(batch)
+        if partition is None:
+            return
+        parts = partition.decode(batch.takes)
+        if partition.names_unknown_items(parts):
+            await self.reader.catch_up()
+        while True:
+            try:
+                return await self._apply(batch, lambda partition: partition.apply_events(parts))
+            except CacheFullError:
+                await self.checkpoint_all()  # saved users may leave memory
+
+    async def take_items(self, batch: Batch) -> None:
+        """A batch of catalogue changes."""
+        await self._apply(batch, lambda partition: [partition.apply_items(take) for take in batch.takes])
+
+    async def take_signals(self, batch: Batch) -> None:
+        """A batch of signals."""
+        await self._apply(batch, lambda partition: [partition.apply_signals(take) for take in batch.takes])
+
+    def _owner(self, batch: Batch) -> Partition | None:
+        """The partition of a batch; None for a batch that was fetched before a rebalance."""
+        return self.partitions.get(batch.partition) if batch.epoch == self.epoch else None
+
+    async def _apply(self, batch: Batch, change: Callable[[Partition], object]) -> None:
+        """Rows and positions move together. Raises CacheFullError, before anything changed; any other failure ends the process."""
+        partition = self._owner(batch)
+        if partition is None:
+            return
+        async with partition.state_lock:
+            if self._owner(batch) is None:
+                return
+            try:
+                _check_order(partition, batch.takes)
+                change(partition)
+                for take in batch.takes:
+                    partition.advance(take)
+            except CacheFullError:
+                raise
+            except Exception as exc:  # noqa: BLE001 - half a batch may be applied: only a restart is clean
+                leave(f"applying a batch of partition {batch.partition}", exc)
+        self._wake.set()
+
+
+def _check_order(partition: Partition, takes: list[Take]) -> None:
+    for take in takes:
+        at = partition.position.next[take.topic]
+        if at != take.after:
+            raise RuntimeError(f"{take.topic}/{partition.number} stands at {at}, but the batch follows {take.after}")
+
+
+async def _close(partition: Partition, writer: Checkpointer | None) -> None:
+    """Also after a half-finished opening."""
+    store, partition.store = partition.store, None
+    if store is not None:
+        store.close()
+    if writer is not None:
+        await writer.producer.stop()
+
+
+class Failpoint:
+    """For fault tests: the process kills itself at the checkpoint's step that the file names, once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __call__(self, step: str) -> None:
+        if self._path.exists() and self._path.read_text() == step:
+            self._path.unlink()
+            os.kill(os.getpid(), 9)

@@ -1,0 +1,373 @@
+"""One partition: its users, its items, where it stands in its sources, and what waits for the next checkpoint.
+
+Rows and positions move together, under `state_lock`: a batch is applied whole, and a checkpoint's cut falls between batches.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import msgspec
+import numpy as np
+from aiokafka.partitioner import murmur2
+from numpy.typing import NDArray
+
+from streamer import metrics
+from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError, UserCache
+from streamer.engine.shared import Shared
+from streamer.engine.store import HELD, POSITION, USER, Row, Store
+from streamer.errors import StateError
+from streamer.events import KIND_OF_TOPIC
+from streamer.pipeline import signals as signals_
+from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
+from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.cut import CHANGED, DUE, Cut, Policy, Publication, cut
+from streamer.pipeline.decode import Limits, Rejected, decode_events, decode_items
+from streamer.pipeline.fold import DUPLICATE, fold
+from streamer.pipeline.layout import held_until
+from streamer.pipeline.names import Named, item_key, tag_key
+from streamer.pipeline.own_items import OwnItems
+from streamer.pipeline.publish import Names
+from streamer.pipeline.space import ItemSpace
+
+LAYOUT = 1
+DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
+
+
+class Take(NamedTuple):
+    """Records of one topic partition, in order, that follow on `after`."""
+
+    topic: str  # as in the contracts, without prefix
+    records: list[Any]
+    after: int
+
+    @property
+    def next_offset(self) -> int:
+        """Where the next take has to go on."""
+        return int(self.records[-1].offset) + 1
+
+
+class Position(msgspec.Struct, array_like=True):
+    """Where a partition stands; stored in the changelog in the same transaction as the rows."""
+
+    layout: int
+    partitions: int
+    next: dict[str, int]  # by topic: offset of the next record to apply
+    newest_ts: dict[str, int]  # by topic: newest ts accepted, ms
+    signals: int = 0  # ever learned from
+    checkpoint: int = 0
+
+
+class Effects(NamedTuple):
+    """All that one checkpoint writes."""
+
+    rows: list[Row]
+    local: list[Row]
+    publications: list[tuple[bytes, Publication]]
+    signals: list[tuple[int, bytes]]
+    models: list[tuple[bytes, bytes | None]]
+    rejected: list[tuple[str, Any, Rejected]]
+    position: Position
+    slots: NDArray[np.int64]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Java, kafka-python and aiokafka compute it."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+class Partition:
+    """State of one partition. `store` and `position` are set when it is opened."""
+
+    def __init__(self, number: int, shared: Shared) -> None:
+        self.number, self.shared = number, shared
+        self.store: Store | None = None
+        self.position = Position(LAYOUT, shared.partitions, {}, {})
+        self.saved: dict[str, int] = {}
+        self.state_lock, self.txn_lock = asyncio.Lock(), asyncio.Lock()
+        self.own_items = OwnItems(shared.space.dim, seed=number)
+        self.named, self.outbox = Named(), signals_.Outbox()
+        self.rejected: list[tuple[str, Any, Rejected]] = []
+        self.held: dict[bytes, int] = {}  # user key → when due, in the order of being held
+        self._held_notes: deque[tuple[bytes, int]] = deque()  # local rows that name held users, and their due time
+        self._changed: list[NDArray[np.int64]] = []
+        self.changed_rows = 0
+        self.names = Names(self._item_name, self._tag_name)
+
+    # ---- opening
+    def load(self, held: dict[bytes, int]) -> None:
+        """Take over what the store has. `held` are users seen in the changelog's tail with a change held back."""
+        raw = self._store.get(POSITION)
+        if raw is not None:
+            self._load_position(msgspec.msgpack.decode(raw, type=Position))
+        self.own_items.signals = self.position.signals
+        for _, row in self._store.scan(b"i"):
+            self.own_items.load(row)
+        self.held = dict(held)
+        for key, note in self._store.scan(HELD):
+            due, users = msgspec.msgpack.decode(note, type=tuple[int, list[bytes]])
+            self._held_notes.append((key, due))
+            for user in users:
+                self.held.setdefault(user, due)
+        self.held = dict(sorted(self.held.items(), key=lambda entry: entry[1]))
+
+    def _load_position(self, position: Position) -> None:
+        if position.layout > LAYOUT:
+            raise StateError(f"state layout {position.layout} is newer than this worker's {LAYOUT}: upgrade the worker")
+        if position.partitions != self.shared.partitions:
+            raise StateError(
+                f"the state was made with {position.partitions} partitions, STREAMER_PARTITIONS is {self.shared.partitions}:"
+                " set it back, or start anew under another STREAMER_APP_ID"
+            )
+        self.position = position
+        self.saved = dict(position.next)
+
+    @property
+    def _store(self) -> Store:
+        if self.store is None:
+            raise RuntimeError(f"partition {self.number} is not open")
+        return self.store
+
+    # ---- applying; callers hold state_lock
+    def decode(self, takes: Iterable[Take]) -> list[Part]:
+        """Decode user events. Changes nothing."""
+        with metrics.stage("decode"):
+            return [self._decode(take) for take in takes]
+
+    def _decode(self, take: Take) -> Part:
+        newest = self.position.newest_ts.get(take.topic, 0)
+        kind = KIND_OF_TOPIC[take.topic]
+        return Part(kind, take.records, decode_events(kind, take.records, self.shared.limits, newest))
+
+    def names_unknown_items(self, parts: list[Part]) -> bool:
+        """Whether events name items that the catalogue has not heard of."""
+        known = self.shared.catalogue.slot_of
+        return any(event.item_id not in known for part in parts for event in part.decoded.events)
+
+    def apply_events(self, parts: list[Part]) -> None:
+        """Fold decoded events into the users. Raises CacheFullError before anything changed."""
+        cache, catalogue = self.shared.cache, self.shared.catalogue
+        events, keys = events_of(parts), keys_of(parts)
+        cache.batch += 1
+        with metrics.stage("load"):
+            slots = cache.slots(self.number, keys, self._load_users)
+        items = np.array([catalogue.see(event.item_id) for event in events], np.int64)
+        with metrics.stage("assemble"):
+            batch = columns(parts, events, slots, items, catalogue)
+            order = arrival_order(parts, batch.appended_at)
+        with metrics.stage("fold"):
+            folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.batch)
+        applied = np.flatnonzero(folded.outcome != DUPLICATE)
+        self._note_changed(batch.slot, order, folded.outcome, events)
+        self._send_signals(applied, events, batch, folded.predecessors)
+        own_tags = any(event.tags for event in events)
+        self.named.refer(items, batch.tags, own_tags, catalogue)
+        self._account(parts, folded.outcome)
+
+    def apply_items(self, take: Take) -> None:
+        """Take in catalogue changes that concern items of this partition."""
+        changes, rejected = decode_items(take.records, self.shared.limits)
+        for item_id, item in changes:
+            if item is None:
+                self.own_items.forget(item_id)
+            else:
+                self.own_items.describe(item)
+        self._reject(take, rejected)
+        deleted = sum(item is None for _, item in changes)
+        _count("item", applied=len(changes) - deleted, tombstone=deleted, rejected=len(rejected))
+
+    def apply_signals(self, take: Take) -> None:
+        """Learn what events, here and in other partitions, taught about our items."""
+        with metrics.stage("learn"):
+            for record in take.records:
+                self.own_items.learn(signals_.decode(record.value), self.shared.space)
+        self.position.signals = self.own_items.signals
+
+    def advance(self, take: Take) -> None:
+        """The records of a take are applied."""
+        self.position.next[take.topic] = take.next_offset
+
+    def _load_users(self, keys: list[bytes]) -> list[bytes | None]:
+        return self._store.get_many([USER + key for key in keys])
+
+    def _note_changed(
+        self, slots: NDArray[np.int64], order: NDArray[np.int64], outcome: NDArray[np.uint8], events: list[Any]
+    ) -> None:
+        cache = self.shared.cache
+        for i in order[outcome[order] != DUPLICATE].tolist():
+            cache.cause[slots[i]] = events[i].event_id
+        changed = np.unique(slots[outcome != DUPLICATE])
+        fresh = changed[cache.unsaved[changed] & DIRTY == 0]
+        cache.unsaved[fresh] |= DIRTY
+        self._changed.append(fresh)
+        self.changed_rows += len(fresh)
+
+    def _send_signals(
+        self, applied: NDArray[np.int64], events: list[Any], batch: Any, predecessors: NDArray[np.uint64]
+    ) -> None:
+        chosen = [events[i] for i in applied.tolist()]
+        owners = [partition_of(event.item_id.encode(), self.shared.partitions) for event in chosen]
+        self.outbox.add(
+            owners,
+            [event.item_id for event in chosen],
+            batch.ts[applied],
+            batch.weight[applied],
+            predecessors[applied],
+            [event.tags for event in chosen],
+        )
+
+    def _account(self, parts: list[Part], outcome: NDArray[np.uint8]) -> None:
+        at = 0
+        for part in parts:
+            n = len(part.decoded.events)
+            duplicates = int(np.count_nonzero(outcome[at : at + n] == DUPLICATE))
+            at += n
+            _count(part.kind.name, applied=n - duplicates, duplicate=duplicates, rejected=len(part.decoded.rejected))
+            self._reject(Take(part.kind.topic, list(part.records), 0), part.decoded.rejected)
+            self.position.newest_ts[part.kind.topic] = part.decoded.newest_ts
+
+    def _reject(self, take: Take, rejected: list[Rejected]) -> None:
+        for bad in rejected:
+            self.rejected.append((take.topic, take.records[bad.index], bad))
+            metrics.REJECTED.labels(bad.reason).inc()
+
+    # ---- the cut; callers hold state_lock
+    def has_work(self, now_ms: int) -> bool:
+        """Whether a checkpoint would write anything."""
+        return self.position.next != self.saved or self._next_due() <= now_ms or self.own_items.models_due(now_ms)
+
+    def cut(self) -> Effects:
+        """All that has to be written now; marks it as being on its way. No await in here: it falls between two batches."""
+        cache, now = self.shared.cache, self.shared.now_ms()
+        changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
+        self._changed, self.changed_rows = [], 0
+        due = np.setdiff1d(self._due_slots(now), changed)
+        slots = np.concatenate([changed, due])
+        why = np.repeat([CHANGED, DUE], [len(changed), len(due)])
+        cache.unsaved[slots] = IN_FLIGHT
+        keys = [cache.key_of[slot] for slot in slots.tolist()]
+        with metrics.stage("gate"):
+            result = self._cut_users(slots, why, keys, now)
+        for publication in result.publications:
+            self.held.pop(cache.key_of[publication.slot], None)
+        item_rows, models = self.own_items.take(now)
+        self.position.checkpoint += 1
+        position = msgspec.structs.replace(
+            self.position, next=dict(self.position.next), newest_ts=dict(self.position.newest_ts)
+        )
+        rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
+        rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
+        rejected, self.rejected = self.rejected, []
+        return Effects(
+            rows=rows,
+            local=self._held_rows(result, position.checkpoint),
+            publications=[(cache.key_of[p.slot], p) for p in result.publications],
+            signals=self.outbox.take(),
+            models=models,
+            rejected=rejected,
+            position=position,
+            slots=slots,
+        )
+
+    def write_to_store(self, effects: Effects, next_offset: int) -> None:
+        """After the commit: the store takes the rows, and their users may leave memory."""
+        self._store.write(effects.rows, next_offset, effects.local)
+        self.shared.cache.unsaved[effects.slots] &= ~np.uint8(IN_FLIGHT)
+        self.saved = effects.position.next
+
+    def _cut_users(self, slots: NDArray[np.int64], why: NDArray[np.int64], keys: list[bytes], now: int) -> Cut:
+        cache, shared = self.shared.cache, self.shared
+        return cut(
+            cache.users,
+            slots,
+            why,
+            keys,
+            cache.cause,
+            shared.catalogue,
+            self.names,
+            shared.space.fold_in,
+            shared.policy,
+            now,
+            self._due_time(now, slots),
+        )
+
+    # ---- changes held back
+    def _due_time(self, now: int, slots: NDArray[np.int64]) -> int:
+        """When changes that are held back now have to be out: within `publish_within_ms` of their event, less a margin.
+
+        With a backlog the events are old already: half of the time from now then, so that catching up is not slowed by messages.
+        """
+        within = self.shared.publish_within_ms
+        touched = self.shared.cache.users.touched_at[slots]
+        oldest = int(touched.min(initial=now)) if len(slots) else now
+        return now + max(within - (now - oldest) - min(within // 10, 2000), within // 2)
+
+    def _next_due(self) -> float:
+        return next(iter(self.held.values()), float("inf"))
+
+    def _due_slots(self, now: int) -> NDArray[np.int64]:
+        """Slots of users whose held-back change is due, loaded where needed; at most DUE_AT_ONCE."""
+        keys = []
+        for key, due in self.held.items():
+            if due > now or len(keys) == DUE_AT_ONCE:
+                break
+            keys.append(key)
+        if not keys:
+            return np.zeros(0, np.int64)
+        try:
+            slots = self.shared.cache.slots(self.number, keys, self._load_users)
+        except CacheFullError:
+            return np.zeros(0, np.int64)  # this checkpoint makes room, the next one publishes them
+        until = self.shared.cache.users.head["held_until"][slots]
+        for key, later in zip(keys, until.tolist(), strict=True):
+            del self.held[key]
+            if later > now:
+                self.held[key] = later  # published since, and held back again
+        return slots[(until > 0) & (until <= now)]
+
+    def _held_rows(self, result: Cut, checkpoint: int) -> list[Row]:
+        """A local row that names the users newly held back, and deletions of rows whose users are all published."""
+        rows: list[Row] = []
+        while self._held_notes and self._held_notes[0][1] < self._next_due():
+            rows.append((self._held_notes.popleft()[0], None))
+        if len(result.held):
+            cache = self.shared.cache
+            keys = [cache.key_of[slot] for slot in result.held.tolist()]
+            due = int(cache.users.head["held_until"][result.held[0]])
+            note = HELD + checkpoint.to_bytes(8, "big")
+            rows.append((note, msgspec.msgpack.encode((due, keys))))
+            self._held_notes.append((note, due))
+            for key in keys:
+                self.held.pop(key, None)
+                self.held[key] = due
+        return rows
+
+    # ---- names
+    def _item_name(self, item_hash: int) -> str | None:
+        return self.shared.catalogue.name(item_hash) or _text(self._store.get(item_key(item_hash)))
+
+    def _tag_name(self, tag_hash: int) -> str | None:
+        return self.shared.catalogue.tag_names.get(tag_hash) or _text(self._store.get(tag_key(tag_hash)))
+
+
+def held_in_row(key: bytes, row: bytes | None, held: dict[bytes, int]) -> None:
+    """Keep `held` right while rows of a changelog pass by."""
+    if not key.startswith(USER):
+        return
+    user = key[len(USER) :]
+    due = held_until(row) if row is not None else 0
+    if due:
+        held[user] = due
+    else:
+        held.pop(user, None)
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode()
+
+
+def _count(kind: str, **outcomes: int) -> None:
+    for outcome, n in outcomes.items():
+        if n:
+            metrics.EVENTS.labels(kind, outcome).inc(n)

@@ -1,0 +1,102 @@
+"""Restore: bring a partition's store up to its changelog, in bulk.
+
+By position against end offset, read_committed: markers and holes count, and a compacted changelog has an end like any other.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+
+from streamer import metrics
+from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.partition import Partition, held_in_row
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+POLL_MS = 20  # getmany does not wake for a fetch that holds only a commit marker
+BULK_RECORDS = 20_000
+
+
+class Restore:
+    """Restores some partitions together. `held` has, by partition, the users whose changes were held back."""
+
+    def __init__(self, settings: Settings, partitions: list[Partition], progress: Callable[[int, int], None]) -> None:
+        self._settings, self._progress = settings, progress
+        self._todo = {TopicPartition(settings.changelog_topic, p.number): p for p in partitions}
+        self.held: dict[int, dict[bytes, int]] = {p.number: {} for p in partitions}
+        self.rows = 0
+
+    async def run(self) -> None:
+        """Read to the end. A store that the changelog does not know (truncated, made anew) is wiped first."""
+        if not self._todo:
+            return
+        consumer = AIOKafkaConsumer(
+            **aiokafka_options(self._settings),
+            enable_auto_commit=False,
+            isolation_level="read_committed",
+            auto_offset_reset="none",
+            max_partition_fetch_bytes=4 << 20,
+            fetch_max_bytes=64 << 20,
+        )
+        await consumer.start()
+        try:
+            await self._read(consumer)
+        finally:
+            await consumer.stop()
+            metrics.RESTORE_REMAINING.set(0)
+
+    async def _read(self, consumer: Any) -> None:
+        topics = list(self._todo)
+        consumer.assign(topics)
+        first, end = await consumer.beginning_offsets(topics), await consumer.end_offsets(topics)
+        for tp in topics:
+            self._seek(consumer, tp, first[tp], end[tp])
+        total = sum(end[tp] - _store(p).next_offset for tp, p in self._todo.items())
+        while self._todo:
+            for tp, records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=BULK_RECORDS)).items():
+                if tp in self._todo:
+                    self._apply(self._todo[tp], records)
+            left = 0
+            for tp, partition in list(self._todo.items()):
+                at = await consumer.position(tp)  # also moves over commit markers
+                left += max(end[tp] - at, 0)
+                if at >= end[tp]:
+                    _store(partition).write([], at)
+                    self._finish(consumer, tp)
+            metrics.RESTORE_REMAINING.set(left)
+            self._progress(total - left, total)
+
+    def _seek(self, consumer: Any, tp: TopicPartition, first: int, end: int) -> None:
+        store = _store(self._todo[tp])
+        if store.next_offset and not first <= store.next_offset <= end:
+            log.warning(
+                "the local state does not belong to the changelog: restoring from nothing",
+                partition=tp.partition,
+                local=store.next_offset,
+                changelog=f"{first}..{end}",
+            )
+            store.wipe()
+        start = max(store.next_offset, first)
+        consumer.seek(tp, start)
+        if start >= end:
+            self._finish(consumer, tp)
+
+    def _apply(self, partition: Partition, records: list[Any]) -> None:
+        latest = {record.key: record.value for record in records}
+        held = self.held[partition.number]
+        for key, row in latest.items():
+            held_in_row(key, row, held)
+        _store(partition).write(latest.items(), records[-1].offset + 1)
+        self.rows += len(records)
+        metrics.RESTORE_ROWS.inc(len(records))
+
+    def _finish(self, consumer: Any, tp: TopicPartition) -> None:
+        consumer.pause(tp)
+        del self._todo[tp]
+
+
+def _store(partition: Partition) -> Any:
+    return partition.store

@@ -1,0 +1,57 @@
+"""What all partitions of a worker have in common."""
+
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.engine.cache import UserCache
+from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.cut import Policy
+from streamer.pipeline.decode import Limits
+from streamer.pipeline.gate import Thresholds
+from streamer.pipeline.layout import Shape
+from streamer.pipeline.publish import Scales
+from streamer.pipeline.space import ItemSpace
+from streamer.settings import Settings
+
+
+class Shared(NamedTuple):
+    """Users in memory, the catalogue, and how to judge events and profiles."""
+
+    cache: UserCache
+    catalogue: Catalogue
+    space: ItemSpace
+    limits: Limits
+    policy: Policy
+    half_lives_ms: NDArray[np.float64]
+    partitions: int
+    publish_within_ms: int
+    now_ms: Callable[[], int]
+
+
+def shared_state(settings: Settings) -> Shared:
+    """Columns, catalogue and policy of one worker, from its settings."""
+    shape = Shape(settings.recent_items, settings.seen_ids, settings.vector_dim)
+    catalogue = Catalogue(settings.vector_dim)
+    space = ItemSpace(catalogue, settings.recent_items)
+    half_life, recent = float(settings.half_life_ms), float(settings.recent_half_life_ms)
+    return Shared(
+        cache=UserCache(settings.cache_users, shape),
+        catalogue=catalogue,
+        space=space,
+        limits=Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms),
+        policy=Policy(
+            Thresholds(
+                settings.interest_enter, settings.interest_leave, settings.interest_shift, settings.smoothing, half_life
+            ),
+            Scales(settings.interests, settings.smoothing, half_life, recent, space.model),
+            settings.vector_cosine,
+        ),
+        half_lives_ms=np.array([recent, half_life, half_life]),
+        partitions=settings.partitions,
+        publish_within_ms=settings.publish_within_ms,
+        now_ms=lambda: time.time_ns() // 1_000_000,
+    )

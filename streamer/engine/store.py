@@ -1,0 +1,151 @@
+"""The local store: one RocksDB a partition, always equal to a prefix of the partition's changelog. Rows in, rows out; no meaning.
+
+Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and two that no user or item can have: NEXT (changelog offset after the
+last row that is in here; local only) and POSITION (where the partition stands in its sources).
+"""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+
+from streamer.errors import DataDirError
+
+NEXT: Final = b"\x00next"
+POSITION: Final = b"\x00position"
+HELD: Final = b"\x00held"  # + number of a checkpoint: users whose changes were held back in it; local only
+USER, ITEM = b"u", b"i"
+
+WRITE_BUFFER_BYTES: Final = 16 << 20  # two a partition: 12 partitions stay under 400 MB
+BLOOM_BITS: Final = 10.0  # 1 % false positives: a new user's look-up seldom touches the disk
+
+Row = tuple[bytes, bytes | None]  # None deletes
+
+
+class DataDir:
+    """A worker's data directory, held by an exclusive lock as long as the process lives."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = (path / "LOCK").open("a+")
+        except OSError as exc:
+            raise DataDirError(_unusable(path, exc)) from None
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            self._lock.seek(0)
+            holder = self._lock.read().strip() or "unknown"
+            self._lock.close()
+            raise DataDirError(
+                f"{path} is in use by another worker (process {holder}): give each worker its own STREAMER_DATA_DIR"
+            ) from None
+        self._note_holder()
+
+    def _note_holder(self) -> None:
+        try:
+            self._lock.truncate(0)
+            self._lock.write(str(os.getpid()))
+            self._lock.flush()
+        except OSError as exc:
+            self._lock.close()
+            raise DataDirError(_unusable(self.path, exc)) from None
+
+    def close(self) -> None:
+        """Let another worker have it."""
+        self._lock.close()
+
+
+def _unusable(path: Path, exc: OSError) -> str:
+    return f"data directory {path} cannot be written ({exc.strerror}): free space, or set STREAMER_DATA_DIR to another place"
+
+
+def shared_cache(megabytes: int) -> Any:
+    """One block cache for the databases of all partitions."""
+    return Cache(megabytes << 20)
+
+
+def _options(block_cache: Any) -> Any:
+    options = Options(raw_mode=True)
+    options.create_if_missing(True)
+    options.set_write_buffer_size(WRITE_BUFFER_BYTES)
+    options.set_max_write_buffer_number(2)
+    options.set_max_background_jobs(2)
+    options.set_compression_type(DBCompressionType.lz4())
+    options.set_keep_log_file_num(2)
+    options.set_max_open_files(256)
+    options.set_level_compaction_dynamic_level_bytes(True)
+    blocks = BlockBasedOptions()
+    blocks.set_block_cache(block_cache)
+    blocks.set_bloom_filter(BLOOM_BITS, False)
+    blocks.set_cache_index_and_filter_blocks(True)
+    blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
+    options.set_block_based_table_factory(blocks)
+    return options
+
+
+class Store:
+    """One partition's rows on disk."""
+
+    def __init__(self, path: Path, block_cache: Any) -> None:
+        self.path, self._block_cache = path, block_cache
+        self._db = self._open()
+        self.next_offset = int.from_bytes(self._db.get(NEXT) or b"", "little")
+
+    def _open(self) -> Any:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            return Rdict(str(self.path), _options(self._block_cache))
+        except Exception as exc:
+            raise DataDirError(
+                f"the state in {self.path} cannot be opened ({exc}): if it is damaged, delete it: the changelog restores it"
+            ) from exc
+
+    def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """The rows of many keys in one call; None where there is none."""
+        return self._db.get(list(keys)) if keys else []
+
+    def get(self, key: bytes) -> bytes | None:
+        """One row."""
+        row: bytes | None = self._db.get(key)
+        return row
+
+    def scan(self, prefix: bytes, start: bytes | None = None) -> Iterator[tuple[bytes, bytes]]:
+        """Rows whose key begins with `prefix`, in order of key, from `start` on."""
+        for key, value in self._db.items(from_key=start or prefix):
+            if not key.startswith(prefix):
+                return
+            yield key, value
+
+    def write(self, rows: Iterable[Row], next_offset: int, local: Iterable[Row] = ()) -> None:
+        """Put rows, and the changelog offset they reach to, in one atomic write. `local` rows are in no changelog."""
+        batch = WriteBatch(raw_mode=True)
+        for part in (rows, local):
+            for key, value in part:
+                if value is None:
+                    batch.delete(key)
+                else:
+                    batch.put(key, value)
+        batch.put(NEXT, next_offset.to_bytes(8, "little"))
+        self._db.write(batch)
+        self.next_offset = next_offset
+
+    def wipe(self) -> None:
+        """Start from nothing: what is here does not belong to the changelog."""
+        self._db.close()
+        shutil.rmtree(self.path)
+        self._db = self._open()
+        self.next_offset = 0
+
+    def property(self, name: str) -> int:
+        """A RocksDB property that is a number, e.g. `rocksdb.estimate-num-keys`."""
+        return int(self._db.property_int_value(name) or 0)
+
+    def close(self) -> None:
+        """Flush and let go of the directory."""
+        self._db.close()

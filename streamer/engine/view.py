@@ -1,0 +1,119 @@
+"""What serving sees of the worker: profiles read from the columns or the store, readiness, progress. Reading changes nothing."""
+
+import time
+from contextlib import AbstractContextManager
+
+import numpy as np
+
+from streamer import __version__, metrics
+from streamer.engine.engine import Engine
+from streamer.engine.ingest import Ingest
+from streamer.engine.partition import Partition, partition_of
+from streamer.engine.store import USER
+from streamer.events import Item
+from streamer.pipeline import gate, publish
+from streamer.pipeline.layout import N_RECENT, Shape, Users, allocate, unpack
+from streamer.profile import Profile
+from streamer.serving.feed import Feed, Subscription
+from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
+from streamer.settings import Settings
+
+
+class View:
+    """Implements `serving.view.WorkerView`."""
+
+    def __init__(self, settings: Settings, engine: Engine, ingest: Ingest, feed: Feed) -> None:
+        self._settings, self._engine, self._ingest, self._feed = settings, engine, ingest, feed
+        self._started_at = time.time_ns() // 1_000_000
+
+    def profile(self, user_id: str) -> Profile | None:
+        """The user's profile as of the last batch, or None. Raises NotReady or NotOwner."""
+        partition = self._partition(user_id)
+        key = user_id.encode()
+        cache = self._engine.shared.cache
+        slot = cache.find(partition.number, key)
+        if slot is not None:
+            return self._read(partition, cache.users, slot, user_id, cache.cause[slot])
+        row = partition.store.get(USER + key) if partition.store else None
+        if row is None:
+            return None
+        settings = self._settings
+        alone = allocate(1, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
+        [cause] = unpack(alone, np.zeros(1, np.int64), [row])
+        return self._read(partition, alone, 0, user_id, cause.decode())
+
+    def _read(self, partition: Partition, users: Users, slot: int, user_id: str, cause: str) -> Profile | None:
+        shared = self._engine.shared
+        slots = np.array([slot], np.int64)
+        if users.head["as_of"][slot] == 0:
+            return None  # a blank slot: all that came of this user was turned away
+        assessed = gate.assess(users, slots, shared.catalogue, shared.policy.thresholds)
+        numbers = publish.read(users, slots, assessed, shared.catalogue, shared.policy.scales)
+        counts = users.head["counts"][slots, N_RECENT].astype(np.int64)
+        vector = shared.space.fold_in(users.recent_item[slots], counts)[0]
+        changed = publish.changes(users, slot, 0, assessed, partition.names)
+        model = shared.policy.scales.model
+        return publish.profile(
+            users, slot, 0, user_id, numbers, assessed, vector, partition.names, changed, cause, model
+        )
+
+    def _partition(self, user_id: str) -> Partition:
+        number = partition_of(user_id.encode(), self._settings.partitions)
+        if not self._engine.ready:
+            raise NotReady(self._engine.reason)
+        partition = self._engine.partitions.get(number)
+        if partition is None:
+            raise NotOwner(number, self._ingest.owner_url(number))
+        return partition
+
+    def item(self, item_id: str) -> Item | None:
+        """An item of the catalogue, or None."""
+        catalogue = self._engine.shared.catalogue
+        slot = catalogue.slot_of.get(item_id)
+        return None if slot is None else catalogue.facts[slot]
+
+    def readiness(self) -> tuple[bool, str]:
+        """Whether we answer for our partitions, and if not why."""
+        return self._engine.ready, self._engine.reason
+
+    def liveness(self) -> tuple[bool, str]:
+        """The event loop answers; what cannot go on ends the process by itself."""
+        return True, "alive"
+
+    def status(self) -> Status:
+        """The worker at a glance."""
+        ready, reason = self.readiness()
+        partitions = tuple(self._partition_status(p) for _, p in sorted(self._engine.partitions.items()))
+        return Status(
+            version=__version__,
+            started_at=self._started_at,
+            ready=ready,
+            reason=reason,
+            events_total=_total(metrics.EVENTS, "streamer_events_total", type=("click", "purchase")),
+            profiles_total=_total(metrics.PROFILES, "streamer_profiles_published_total"),
+            rejected_total=_total(metrics.REJECTED, "streamer_rejected_total"),
+            users_cached=len(self._engine.shared.cache),
+            lag_records=sum(t.lag for p in partitions for t in p.topics),
+            lag_seconds=self._ingest.lag_seconds(),
+            partitions=partitions,
+        )
+
+    def _partition_status(self, partition: Partition) -> PartitionStatus:
+        topics = tuple(
+            TopicPosition(topic, position, end, max(end - position, 0))
+            for topic, position in partition.position.next.items()
+            if (end := self._ingest.end_offset(topic, partition.number)) is not None
+        )
+        return PartitionStatus(partition.number, "running" if self._engine.ready else "restoring", topics)
+
+    def subscribe(self, user_id: str | None, per_second: int | None) -> AbstractContextManager[Subscription]:
+        """Profiles as they are published. Raises NotOwner for a user of another worker."""
+        if user_id is not None:
+            self._partition(user_id)
+        return self._feed.subscribe(user_id, per_second)
+
+
+def _total(counter: object, name: str, **labels: tuple[str, ...]) -> int:
+    samples = (sample for metric in counter.collect() for sample in metric.samples)  # type: ignore[attr-defined]
+    chosen = (s for s in samples if s.name == name and all(s.labels[k] in values for k, values in labels.items()))
+    return int(sum(sample.value for sample in chosen))

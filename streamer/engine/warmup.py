@@ -1,0 +1,64 @@
+"""Compile the kernels before joining the group.
+
+The first start after an installation takes some seconds for it; later ones read them from disk.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+
+from streamer.engine.partition import Partition, Take
+from streamer.engine.shared import shared_state
+from streamer.engine.store import Store, shared_cache
+from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+EVENTS = 8
+SLOW_S = 2.0  # reading compiled kernels from disk takes less
+
+
+class Record(NamedTuple):
+    """A record as Kafka would bring it."""
+
+    key: bytes
+    value: bytes
+    timestamp: int
+    offset: int
+
+
+def compile_kernels(settings: Settings) -> None:
+    """Run a few events through a partition of its own, from record to row and back."""
+    start = time.monotonic()
+    log.info("preparing kernels")
+    with tempfile.TemporaryDirectory() as directory:
+        _rehearse(settings.model_copy(update={"cache_users": 1000, "partitions": 1}), Path(directory))
+    seconds = time.monotonic() - start
+    if seconds > SLOW_S:
+        log.info("kernels compiled and kept for the next start", seconds=round(seconds, 1))
+
+
+def _rehearse(settings: Settings, directory: Path) -> None:
+    store = Store(directory / "rehearsal", shared_cache(8))
+    try:
+        for first in (0, EVENTS):  # the second time the user comes from the store
+            partition = Partition(0, shared_state(settings))
+            partition.store = store
+            _run(partition, first)
+    finally:
+        store.close()
+
+
+def _run(partition: Partition, first: int) -> None:
+    now = partition.shared.now_ms()
+    text = b'{"event_id":"%d","user_id":"u","item_id":"%d","ts":%d,"price":1,"currency":"EUR","tags":["a"]}'
+    records = [Record(b"u", text % (i, i, now), now, i) for i in range(first, first + EVENTS)]
+    takes = [Take("clicks", records[:6], first), Take("purchases", records[6:], first)]
+    partition.apply_events(partition.decode(takes))
+    value = partition.outbox.take()[0][1]
+    partition.apply_signals(Take("item-signals", [Record(b"", value, now, 0)], 0))
+    partition.shared.space.refresh()
+    partition.write_to_store(partition.cut(), 1)

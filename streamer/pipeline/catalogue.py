@@ -1,0 +1,192 @@
+"""What a worker knows of all items: facts from the `items` topic, models from `item-models`. A read-only view for the fold.
+
+One slot an item; arrays grow by doubling. An item that an event names and nobody described yet gets a slot too (its id and hash, no
+tags), so that recent items can be named. `prior` is the population's share of each tag, behind `share` and `lift`:
+
+    P0(t) = (Σ_items popularity·[t ∈ tags] + PRIOR_EVENTS · part of catalogue entries with t) / (Σ + PRIOR_EVENTS)
+"""
+
+from collections.abc import Iterable
+from typing import Final
+
+import msgspec
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from streamer.errors import StateError
+from streamer.events import Item
+from streamer.model.factors import initial_vector
+from streamer.pipeline.hashing import HashTable, hash_id, lookup
+
+TAGS_PER_ITEM: Final = 16  # tags of an item that count; titles of shop items have 3 to 8 words
+PRIOR_EVENTS: Final = 100.0  # how many events the catalogue's own tag frequencies weigh as, before there are any
+POPULARITY_HALF_LIFE_MS: Final = 30 * 86_400_000  # as the main scale of interests: like is compared with like
+
+
+class ItemModel(msgspec.Struct, frozen=True, array_like=True):
+    """An item's model as its owner publishes it. `popularity` is the decayed number of events at `ts` (ms)."""
+
+    layout: int
+    item_id: str
+    events: int
+    popularity: float
+    ts: int
+    vector: bytes  # float32, little-endian
+    tags: tuple[str, ...] = ()  # of events, where the catalogue has none
+
+
+MODEL_LAYOUT: Final = 1
+_decode_model = msgspec.msgpack.Decoder(ItemModel).decode
+
+
+def decode_model(value: bytes) -> ItemModel:
+    """A model from its topic. Raises StateError for one of a newer worker."""
+    model = _decode_model(value)
+    if model.layout > MODEL_LAYOUT:
+        raise StateError(f"item model of layout {model.layout}, this worker knows {MODEL_LAYOUT}: upgrade all workers")
+    return model
+
+
+def distinct(tags: Iterable[str]) -> list[str]:
+    """The first TAGS_PER_ITEM different tags, without empty ones."""
+    return [tag for tag in dict.fromkeys(tags) if tag][:TAGS_PER_ITEM]
+
+
+class Catalogue:
+    """All items in columns."""
+
+    def __init__(self, vector_dim: int) -> None:
+        self.slot_of: dict[str, int] = {}
+        self.table = HashTable()
+        self.ids: list[str] = []
+        self.facts: list[Item | None] = []
+        self.hashes = np.zeros(0, np.uint64)
+        self.tags = np.zeros((0, TAGS_PER_ITEM), np.uint64)
+        self.n_tags = np.zeros(0, np.int64)
+        self.vectors = np.zeros((0, vector_dim), np.float32)
+        self.modelled = np.zeros(0, np.bool_)
+        self.popularity = np.zeros(0, np.float64)
+        self.popularity_ts = np.zeros(0, np.int64)
+        self.tag_names: dict[int, str] = {}
+        self.tag_table = HashTable()
+        self.tag_prior = np.zeros(0, np.float64)
+        self.listed = 0
+        self.newest_ts = 0
+        self.version = 0  # +1 at every change of tags or popularity
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def see(self, item_id: str) -> int:
+        """The slot of an item; a new one when nobody described it yet."""
+        slot = self.slot_of.get(item_id)
+        return self._add(item_id) if slot is None else slot
+
+    def learn_tag(self, tag: str) -> int:
+        """The hash of a tag, whose name is known from now on."""
+        key = hash_id(tag)
+        if key not in self.tag_names:
+            self.tag_names[key] = tag
+            self.tag_table.put(key, len(self.tag_names) - 1)
+        return key
+
+    def describe(self, item: Item) -> int:
+        """Take in an item of the catalogue; returns its slot."""
+        slot = self.see(item.item_id)
+        self.listed += self.facts[slot] is None
+        self.facts[slot] = item
+        self._set_tags(slot, item.tags)
+        return slot
+
+    def forget(self, item_id: str) -> int | None:
+        """Take an item out of the catalogue: its facts and its model go, its id stays nameable in histories."""
+        slot = self.slot_of.get(item_id)
+        if slot is not None:
+            self.listed -= self.facts[slot] is not None
+            self.facts[slot] = None
+            self.drop_model(item_id)
+            self._set_tags(slot, ())
+        return slot
+
+    def apply_model(self, model: ItemModel) -> None:
+        """Take in what an item's owner learned."""
+        slot = self.see(model.item_id)
+        vector = np.frombuffer(model.vector, np.float32)
+        if len(vector) == self.vectors.shape[1]:
+            self.vectors[slot] = vector
+            self.modelled[slot] = True
+        self.popularity[slot], self.popularity_ts[slot] = model.popularity, model.ts
+        self.newest_ts = max(self.newest_ts, model.ts)
+        self.version += 1
+        if self.facts[slot] is None and model.tags:
+            self._set_tags(slot, model.tags)
+
+    def drop_model(self, item_id: str) -> None:
+        """Forget what was learned about an item."""
+        slot = self.slot_of.get(item_id)
+        if slot is not None:
+            self.modelled[slot] = False
+            self.popularity[slot] = 0
+            self.vectors[slot] = 0
+            self.version += 1
+
+    def name(self, item_hash: int) -> str | None:
+        """The id of an item by its hash."""
+        slot = self.table.get(item_hash)
+        return None if slot < 0 else self.ids[slot]
+
+    def refresh_prior(self) -> None:
+        """Compute P0 of every tag anew, as of the newest model. Cost: one pass over the items."""
+        n = len(self)
+        fade = np.exp2(-(self.newest_ts - self.popularity_ts[:n]) / POPULARITY_HALF_LIFE_MS)
+        described = (self.n_tags[:n] > 0).astype(np.float64)
+        self.tag_prior = _tag_prior(
+            self.tags[:n],
+            self.n_tags[:n],
+            np.where(self.popularity[:n] > 0, self.popularity[:n] * fade, 0.0),
+            described,
+            self.tag_table.keys,
+            self.tag_table.values,
+            len(self.tag_names),
+        )
+
+    def _add(self, item_id: str) -> int:
+        slot, key = len(self.ids), hash_id(item_id)
+        if slot == len(self.hashes):
+            self._grow(max(1024, 2 * slot))
+        self.slot_of[item_id] = slot
+        self.ids.append(item_id)
+        self.facts.append(None)
+        self.hashes[slot] = key
+        self.table.put(key, slot)
+        return slot
+
+    def _grow(self, capacity: int) -> None:
+        for name in ("hashes", "tags", "n_tags", "vectors", "modelled", "popularity", "popularity_ts"):
+            old: NDArray[np.generic] = getattr(self, name)
+            new = np.zeros((capacity, *old.shape[1:]), old.dtype)
+            new[: len(old)] = old
+            setattr(self, name, new)
+
+    def _set_tags(self, slot: int, tags: Iterable[str]) -> None:
+        keys = [self.learn_tag(tag) for tag in distinct(tags)]
+        self.n_tags[slot] = len(keys)
+        self.tags[slot, : len(keys)] = keys
+        self.version += 1
+        if not self.modelled[slot]:
+            start = initial_vector(self.tags[slot, : len(keys)], self.hashes[slot], self.vectors.shape[1])
+            self.vectors[slot] = start if keys else 0
+
+
+@njit(cache=True)
+def _tag_prior(tags, n_tags, popularity, described, keys, values, n):  # type: ignore[no-untyped-def]
+    events = np.zeros(n)
+    entries = np.zeros(n)
+    for i in range(len(n_tags)):
+        for j in range(n_tags[i]):
+            t = lookup(keys, values, tags[i, j])
+            events[t] += popularity[i]
+            entries[t] += described[i]
+    entries *= PRIOR_EVENTS / max(entries.sum(), 1.0)
+    return (events + entries) / (events.sum() + PRIOR_EVENTS)

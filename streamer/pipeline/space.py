@@ -1,0 +1,51 @@
+"""The item space as this worker sees it: every item's vector, the Gram matrix over them, and users folded into it."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.model import factors
+from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.hashing import lookup_all
+
+VERSION: Final = 1  # of the learner: vectors of different versions do not compare
+
+
+class ItemSpace:
+    """Folds users in. `refresh` makes the matrices anew when the catalogue changed; reading between two refreshes is stable."""
+
+    def __init__(self, catalogue: Catalogue, recent_items: int) -> None:
+        self.catalogue = catalogue
+        self.dim = catalogue.vectors.shape[1]
+        self.model = f"bpr-{self.dim}/{VERSION}"
+        self._weights = factors.recency_weights(recent_items)
+        self._version = -1
+        self.gram: NDArray[np.float64] = np.zeros((self.dim, self.dim))
+        self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
+
+    def refresh(self) -> bool:
+        """Take in what changed since the last call; returns whether anything did. Cost: 100 ns an item at 32 numbers."""
+        if self._version == self.catalogue.version:
+            return False
+        self._version = self.catalogue.version
+        self.catalogue.refresh_prior()
+        self.gram = factors.gram(self.catalogue.vectors[: len(self.catalogue)])
+        self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
+        return True
+
+    def slots(self, item_hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
+        """Catalogue slots of item hashes of any shape; -1 for unknown ones."""
+        flat = np.ascontiguousarray(item_hashes).reshape(-1)
+        out = np.empty(len(flat), np.int32)
+        lookup_all(self.catalogue.table.keys, self.catalogue.table.values, flat, out)
+        return out.reshape(item_hashes.shape)
+
+    def fold_in(self, recent_items: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """User vectors f32[n, dim] from their recent items u64[n, recent], newest first, of which `counts` are used."""
+        used = np.arange(recent_items.shape[1]) < counts[:, None]
+        slots = self.slots(recent_items[used])
+        starts = np.concatenate([[0], np.cumsum(counts)])
+        return factors.fold_in_many(
+            self.catalogue.vectors, slots, starts, self._weights, self.gram, factors.C0, factors.REG
+        )
