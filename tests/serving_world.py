@@ -214,16 +214,22 @@ def _changes(before: Profile | None, after: Profile) -> tuple[Change, ...]:
 
 
 class WebOnly(BootStrategy):
-    """Faust without Kafka, as the engine runs it."""
+    """Faust without its Kafka clients, as the engine runs it."""
 
     enable_kafka = False
 
 
+class App(faust.App):
+    """Faust's app, but for one step of its start: to make a consumer that we don't use, whose loop nobody closes."""
+
+    BootStrategy = WebOnly
+
+    async def on_start(self) -> None:
+        self.finalize()
+
+
 def make_app(shop: Shop, settings: Settings, **options: float) -> faust.App:
     """A Faust app that serves the shop, not started."""
-
-    class App(faust.App):
-        BootStrategy = WebOnly
 
     app = App("shop", broker="kafka://127.0.0.1:9", **faust_options(settings))
     install(app, shop, settings, **options)

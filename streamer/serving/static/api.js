@@ -14,6 +14,7 @@ export class ApiError extends Error {
 }
 
 export const setToken = (token) => sessionStorage.setItem(TOKEN, token);
+export const hasToken = () => sessionStorage.getItem(TOKEN) !== null;
 
 /** Ask for JSON. Throws ApiError; an abort by `signal` is thrown as it is. */
 export async function get(path, signal) {

@@ -1,6 +1,6 @@
 // The parts of a profile. Each has a `node` and an `update(profile)` that leaves alone what has not changed.
 
-import { profilePath } from "./api.js";
+import { hasToken, profilePath } from "./api.js";
 import { el, flash, say, set } from "./dom.js";
 import * as items from "./items.js";
 import { ago, change, count, day, kind, moment, money, percent, times } from "./words.js";
@@ -148,7 +148,7 @@ export function made() {
   const update = (profile) => line.replaceChildren(
     hint("hint-version", `version ${count(profile.version)}`),
     ` · knows events up to `, el("time", { datetime: new Date(profile.as_of).toISOString() }, moment(profile.as_of)),
-    ` · ${profile.vector_dim} numbers in the space “${profile.model}” · `,
-    el("a", { href: profilePath(profile.user_id) }, "JSON"));
+    ` · ${profile.vector_dim} numbers in the space “${profile.model}”`,
+    ...(hasToken() ? [] : [" · ", el("a", { href: profilePath(profile.user_id) }, "JSON")])); // a link carries no token
   return { node: line, update };
 }
