@@ -48,6 +48,9 @@ PROPERTIES: Mapping[str, str] = {
     "transaction.state.log.num.partitions": "4",
     "share.coordinator.state.topic.num.partitions": "1",
     "group.initial.rebalance.delay.ms": "0",  # no fleet of workers to wait for: a group is ready at once
+    # After a kill the controller waits this long for the broker that was: 9 s by default. Six heartbeats fit in.
+    "broker.session.timeout.ms": "3000",
+    "broker.heartbeat.interval.ms": "500",
     "auto.create.topics.enable": "false",  # a mistyped topic name is an error, as it should be in production
     "log.retention.ms": "-1",  # replayed old events carry old times: Kafka would delete them at once
     "log.cleaner.dedupe.buffer.size": str(16 << 20),  # 600,000 keys a pass; the default takes 128 MiB of heap
@@ -96,6 +99,7 @@ class EmbeddedKafka:
             return
         note = self._dir.open()
         try:
+            choose_port(self._wanted_port, note.port)  # a taken port is told before a long download
             self._launch(note, kafka_jars.install(), timeout_s)
         except OSError as exc:
             self.stop()
@@ -144,6 +148,7 @@ class EmbeddedKafka:
             self._write_properties("server.properties", port)
             if self._run(java, note, port, timeout_s):
                 self._dir.save(Note(cluster_id=note.cluster_id, port=port, kafka=KAFKA_VERSION))
+                self._dir.close()  # Java and its guard hold the lock now; a fork of ours must not
                 return
             self._check_worth_another_try(last=last)
 

@@ -1,7 +1,7 @@
 """The embedded broker's data directory: whose it is, who uses it, and on which ports.
 
     streamer-kafka.json   our note: cluster, client port, version of Kafka
-    .lock                 locked by the broker's processes as long as any of them lives; holds their owner's process id
+    streamer-kafka.lock   locked by the broker's processes while any of them lives; holds their owner's process id
     logs/                 Kafka's log.dirs; absent until it is completely formatted
     kafka.log             the broker's log, with the one before as kafka.log.1
     server.properties     written anew at each start
@@ -27,7 +27,7 @@ from streamer.tools.kafka_jars import KAFKA_VERSION
 
 HOST = "127.0.0.1"  # loopback only: the broker has no passwords
 NOTE = "streamer-kafka.json"
-LOCK = ".lock"
+LOCK = "streamer-kafka.lock"
 PORTS = range(20_000, 32_000)  # below what systems hand out to outgoing connections: still free at the next start
 FREE_BYTES = 128 << 20  # an empty broker takes 2 MB; less than this is gone in the first minute of a demo
 HANDOVER_S = 40.0  # the broker of an owner that was killed stops within its grace of 30 s
@@ -54,6 +54,7 @@ class DataDir:
         """Lock the directory and say whose it is; a new one gets a cluster id, and port 0."""
         try:
             self.path.mkdir(parents=True, exist_ok=True)
+            self._leave_strangers_alone()
             self._lock()
             return self._checked_note()
         except OSError as exc:
@@ -86,6 +87,12 @@ class DataDir:
             f"{self.path} cannot be Kafka's data directory: {exc.strerror or exc}: {todo}, "
             "or choose another one with --data-dir"
         )
+
+    def _leave_strangers_alone(self) -> None:
+        found = {entry.name for entry in self.path.iterdir()} - {LOCK, f"{NOTE}.new"}
+        if found and NOTE not in found:
+            names = ", ".join(sorted(found)[:3])
+            raise DataDirError(f"{self.path} holds something else ({names}): choose an empty directory with --data-dir")
 
     def _lock(self) -> None:
         self.lock_fd = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
@@ -128,11 +135,6 @@ class DataDir:
         return note
 
     def _new_note(self) -> Note:
-        found = sorted(entry.name for entry in self.path.iterdir() if entry.name != LOCK)
-        if found:
-            raise DataDirError(
-                f"{self.path} holds something else ({', '.join(found[:3])}): choose an empty directory with --data-dir"
-            )
         note = Note(cluster_id=_new_cluster_id(), port=0, kafka=KAFKA_VERSION)
         self.save(note)
         return note
