@@ -110,9 +110,9 @@ def _channels() -> dict[str, Channel]:
             },
         ),
         "rejected": Channel("Records that were not taken in, and why.", ("send",), {"rejected": _rejected()}),
-        "itemSignals": _internal("What events teach about items, on its way to each item's owner.", ITEM_KEY),
-        "itemModels": _internal("Every item's model, published by its owner, read by every worker.", ITEM_KEY),
-        "changelog": _internal("State of users and items, one row a key.", "binary, versioned"),
+        "itemSignals": _internal("What events teach about items, on its way to each item's owner."),
+        "itemModels": _internal("Every item's model, published by its owner, read by every worker."),
+        "changelog": _internal("State of users and items, one row a key."),
     }
 
 
@@ -121,13 +121,14 @@ def _event(struct: type[msgspec.Struct]) -> Message:
 
 
 def _rejected() -> Message:
-    summary = "The record as it came, key and value untouched."
+    summary = "The record as it came, its own headers first; if a name stands twice, the last one is ours."
     return Message("Rejected", summary, "as it came", {}, BINARY, _headers(REJECTED_HEADERS))
 
 
-def _internal(summary: str, key: str) -> Channel:
+def _internal(summary: str) -> Channel:
     payload = {"type": "string", "format": "binary", "description": "Versioned; no contract: it may change any time."}
-    return Channel(f"Internal. {summary}", ("send", "receive"), {"row": Message("Row", summary, key, payload, BINARY)})
+    row = Message("Row", summary, "internal", payload, BINARY)
+    return Channel(f"Internal. {summary}", ("send", "receive"), {"row": row})
 
 
 def _topic(channel: str) -> str:

@@ -30,7 +30,8 @@ VALUES |= {"item": Item, "profile": Profile}
 
 def json_schema(name: str) -> dict[str, Any]:
     """JSON Schema 2020-12 of the value called `name` in `VALUES`."""
-    (_,), definitions = msgspec.json.schema_components([VALUES[name]], ref_template="#/$defs/{name}")
+    (_,), components = msgspec.json.schema_components([VALUES[name]], ref_template="#/$defs/{name}")
+    definitions: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
     for definition in definitions.values():
         if "properties" in definition:
             definition["additionalProperties"] = True  # unknown fields are ignored: said, not left to the default
