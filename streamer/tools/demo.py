@@ -29,13 +29,14 @@ from streamer.tools.lines import open_events
 from streamer.tools.load import Loader
 from streamer.tools.replay import BadLines, Pace, Reading, send_files
 from streamer.tools.simulate import feed
-from streamer.tools.stopping import sigterm_unwinds, stop_on_signals, stopped_within
+from streamer.tools.stopping import signals_unwind, stop_on_signals, stopped_within
 from streamer.tools.visits import Simulation
 
 USERS, ITEMS, SEED = 500, 1000, 1  # a town in which one meets the same people again within a minute
 RATE = 200.0  # events a second: everybody does something every few seconds, so that one can watch them change
 HISTORY_MS = 14 * 86_400_000  # what people did before the demo: profiles are rich from the first second
 HISTORY_EVENTS = 40 * USERS  # about as many of each as a profile has recent items
+AWAKE_MS = 30_000  # of the history at the demo's own rate: visits begin and end evenly when it is shown
 LOOK_S = 2.0  # between two looks at the worker: as fast as one can read
 POLL_S = 0.1  # between two questions whether it is ready, or has taken in the rest
 READY_S = 180.0  # a first start compiles the model, some ten seconds; a slow machine with cold caches needs far more
@@ -60,10 +61,12 @@ def run(settings: Settings, *, seconds: float | None = None, data: Path | None =
     start or the worker dies; whatever was started is stopped first.
     """
     console = Console(stderr=True)
-    logging.getLogger("aiokafka").setLevel(logging.ERROR)  # a young topic has no leader yet: the client tries again
+    logging.getLogger("aiokafka").setLevel(
+        logging.CRITICAL
+    )  # it complains of young topics; what it gives up, it raises
     if data is not None:
         open_events(data).close()
-    with sigterm_unwinds(), ExitStack() as started:
+    with signals_unwind(), ExitStack() as started:
         home = Path(started.enter_context(TemporaryDirectory(prefix="streamer-demo-")))
         settings = _start_kafka(settings, home, started, console)
         worker = WorkerProcess(settings, home / "worker.log")
@@ -198,7 +201,7 @@ class Demo:
 def _town(now_ms: int) -> Iterator[UserEvent | Item]:
     """The catalogue, two weeks of history, then the present in real time."""
     town = Simulation(SEED, USERS, ITEMS, now_ms - HISTORY_MS)
-    history = town.events(HISTORY_EVENTS / HISTORY_MS * 1000, now_ms)
+    history = town.events(HISTORY_EVENTS / HISTORY_MS * 1000, now_ms - AWAKE_MS)
     return chain(town.catalogue(), history, town.events(RATE))
 
 

@@ -24,13 +24,17 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
 
 
 @contextmanager
-def sigterm_unwinds() -> Iterator[None]:
-    """SIGTERM raises KeyboardInterrupt inside the block, as Ctrl-C does, so that what was started gets stopped."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def signals_unwind() -> Iterator[None]:
+    """Ctrl-C and SIGTERM raise KeyboardInterrupt inside the block, so that what was started gets stopped.
+
+    Ctrl-C too: a shell starts what runs in its background with SIGINT ignored.
+    """
+    before = {number: signal.signal(number, signal.default_int_handler) for number in SIGNALS}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 async def stopped_within(stop: asyncio.Event, seconds: float) -> bool:
