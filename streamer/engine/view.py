@@ -24,6 +24,8 @@ class View:
 
     def __init__(self, settings: Settings, engine: Engine, ingest: Ingest, feed: Feed) -> None:
         self._settings, self._engine, self._ingest, self._feed = settings, engine, ingest, feed
+        # Two slots: a column of one has another memory layout for numba, which would compile everything once more.
+        self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
         self._started_at = time.time_ns() // 1_000_000
 
     def profile(self, user_id: str) -> Profile | None:
@@ -37,10 +39,8 @@ class View:
         row = partition.store.get(USER + key) if partition.store else None
         if row is None:
             return None
-        settings = self._settings
-        alone = allocate(1, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
-        [cause] = unpack(alone, np.zeros(1, np.int64), [row])
-        return self._read(partition, alone, 0, user_id, cause.decode())
+        [cause] = unpack(self._scratch, np.zeros(1, np.int64), [row])
+        return self._read(partition, self._scratch, 0, user_id, cause.decode())
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str, cause: str) -> Profile | None:
         shared = self._engine.shared

@@ -204,8 +204,16 @@ def _find_because(users, s, i, item_keys, item_values, item_tags, n_item_tags, o
                 if j < 0:
                     break
                 if users.tag[s, j] == item_tags[item, t]:
-                    for b in range(BECAUSE):
-                        if out.because[i, r, b] < 0:
-                            out.because[i, r, b] = k
-                            break
+                    _add_because(users.recent_item[s], k, out.because[i, r])
                     break
+
+
+@njit(cache=True)
+def _add_because(recent_items, k, because):  # type: ignore[no-untyped-def]
+    """Name recent item `k`, unless the same item is named already or there is no place left."""
+    for b in range(len(because)):
+        if because[b] < 0:
+            because[b] = k
+            return
+        if recent_items[because[b]] == recent_items[k]:
+            return
