@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, KafkaTimeoutError, SaslAuthenticationFailedError
+from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError, SaslAuthenticationFailedError
 from kafka.net.compat import KafkaNetClient
 
 from streamer.errors import BrokerError, SettingsError
@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 
 
 class _NoAnswerError(Exception):
-    """Something listens, but Kafka's protocol does not get through; the message says why."""
+    """No Kafka answers at any of the addresses; the message says why."""
 
 
 PROBE_S = 3.0  # a broker in the same region answers within milliseconds: longer is an address that drops packets
@@ -45,7 +45,7 @@ def kafka_python_options(settings: Settings) -> dict[str, Any]:
 
 def addresses(settings: Settings) -> list[tuple[str, int]]:
     """Host and port of every bootstrap broker, IPv6 hosts without their brackets."""
-    pairs = (name.strip().rpartition(":") for name in settings.brokers.split(","))
+    pairs = (name.rpartition(":") for name in _names(settings))
     return [(host.strip("[]"), int(port)) for host, _, port in pairs]
 
 
@@ -75,9 +75,6 @@ def wait_for_broker(
 @contextmanager
 def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
     """A connected admin client, closed at the end; one attempt. Raises BrokerError for what Kafka does not grant."""
-    problem = _unreachable(settings)
-    if problem is not None:
-        raise _not_there(settings, problem)
     try:
         client = _connect(settings)
     except _NoAnswerError as exc:
@@ -90,9 +87,13 @@ def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
         client.close()
 
 
+def _names(settings: Settings) -> list[str]:
+    return [name.strip() for name in settings.brokers.split(",")]
+
+
 def _common(settings: Settings) -> dict[str, Any]:
     return {
-        "bootstrap_servers": [name.strip() for name in settings.brokers.split(",")],
+        "bootstrap_servers": _names(settings),
         "client_id": settings.source.replace("/", "-"),  # it becomes part of metric names, where / separates
         "security_protocol": settings.security_protocol,
     }
@@ -135,9 +136,6 @@ def _not_there(settings: Settings, problem: str) -> BrokerError:
 
 def _problem(settings: Settings) -> str | None:
     """Why no broker can be used right now, or None when one answers."""
-    problem = _unreachable(settings)
-    if problem is not None:
-        return problem
     try:
         _connect(settings).close()
     except _NoAnswerError as exc:
@@ -145,30 +143,35 @@ def _problem(settings: Settings) -> str | None:
     return None
 
 
-def _unreachable(settings: Settings) -> str | None:
-    """The last reason why no bootstrap address takes a connection, or None when one does.
+def _listening(settings: Settings) -> str:
+    """The first bootstrap address that takes a connection. Raises _NoAnswerError with the last reason when none does.
 
     Asked first because it costs nothing: kafka-python retries in the background and hides the reason.
     """
-    problem = None
-    for address in addresses(settings):
+    reason = ""
+    for name, address in zip(_names(settings), addresses(settings), strict=True):
         try:
             socket.create_connection(address, timeout=PROBE_S).close()
         except OSError as exc:
-            problem = exc.strerror or str(exc)
+            reason = exc.strerror or str(exc)
         else:
-            return None
-    return problem
+            return name
+    raise _NoAnswerError(reason)
 
 
 class _Reasons(logging.Handler):
-    """Keeps the last exception that kafka-python logged while it tried to connect: its time-out does not carry it."""
+    """Keeps why kafka-python could not connect: it logs that, and what it raises in the end is a time-out without it.
+
+    Time-outs say nothing, and refused credentials are not forgotten for what the next attempt meets.
+    """
 
     last: Exception | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(self.last, SaslAuthenticationFailedError):
+            return
         for argument in record.args if isinstance(record.args, tuple) else ():
-            if isinstance(argument, Exception) and not isinstance(argument, KafkaTimeoutError):
+            if isinstance(argument, Exception) and not isinstance(argument, KafkaTimeoutError | RequestTimedOutError):
                 self.last = argument
 
 
@@ -193,7 +196,7 @@ def _connect(settings: Settings) -> KafkaAdminClient:
         made.append(KafkaNetClient(**config))
         return made[-1]
 
-    options = kafka_python_options(settings)
+    options = kafka_python_options(settings) | {"bootstrap_servers": [_listening(settings)]}
     with _reasons() as reasons:
         try:
             return KafkaAdminClient(kafka_client=keep, **options)

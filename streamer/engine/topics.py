@@ -71,6 +71,8 @@ class Difference(msgspec.Struct, frozen=True):
     @property
     def problem(self) -> str:
         """All but the topic, in words."""
+        if self.what == "topic":
+            return f"{self.have}: {self.hint}"
         return f"{self.what} is {self.have}, has to be {self.want}: {self.hint}"
 
 

@@ -1,0 +1,233 @@
+"""Reaching brokers: options for both client libraries, and what one is told when there is no broker."""
+
+import socket
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka.client import AIOKafkaClient
+from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
+from structlog.testing import capture_logs
+
+from streamer.engine import kafka_clients
+from streamer.engine.kafka_clients import (
+    admin_client,
+    aiokafka_options,
+    kafka_python_options,
+    wait_for_broker,
+)
+from streamer.errors import BrokerError, SettingsError
+from streamer.settings import Settings, load
+from streamer.tools.kafka import EmbeddedKafka
+
+USER, PASSWORD, GUESS = "worker", "open sesame", "mellon"
+
+
+def free_ports(count: int) -> list[int]:
+    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [probe.getsockname()[1] for probe in probes]
+    for probe in probes:
+        probe.close()
+    return ports
+
+
+@pytest.fixture
+def nobody() -> str:
+    """An address where nothing listens."""
+    return f"127.0.0.1:{free_ports(1)[0]}"
+
+
+class Clock:
+    """Seconds that pass only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.pauses: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def test_a_plain_broker_needs_addresses_and_a_name_only() -> None:
+    options = aiokafka_options(load(brokers="a:1, b:2", app_id="shop", instance_id="w1"))
+    assert options == {"bootstrap_servers": ["a:1", "b:2"], "client_id": "shop-w1", "security_protocol": "PLAINTEXT"}
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"])
+def test_sasl_settings_reach_both_libraries(mechanism: str) -> None:
+    settings = _sasl_settings("a:1", sasl_mechanism=mechanism)
+    for options in (aiokafka_options(settings), kafka_python_options(settings)):
+        assert options["security_protocol"] == "SASL_PLAINTEXT"
+        assert options["sasl_mechanism"] == mechanism
+        assert (options["sasl_plain_username"], options["sasl_plain_password"]) == (USER, PASSWORD)
+
+
+def test_a_password_is_not_sent_where_sasl_is_off() -> None:
+    settings = load(sasl_username=USER, sasl_password=PASSWORD)
+    assert PASSWORD not in aiokafka_options(settings).values()
+
+
+def test_tls_checks_the_brokers_name_and_certificate() -> None:
+    context = aiokafka_options(load(security_protocol="SSL"))["ssl_context"]
+    assert context.check_hostname
+    assert context.verify_mode is ssl.CERT_REQUIRED
+
+
+@pytest.mark.parametrize("field", ["ssl_cafile", "ssl_certfile"])
+def test_certificates_that_do_not_load_are_named_with_their_variable(field: str, tmp_path: Path) -> None:
+    (tmp_path / "not.pem").write_text("nothing of the kind")
+    settings = load(security_protocol="SSL", **{field: tmp_path / "not.pem"})
+    with pytest.raises(SettingsError, match=f"STREAMER_{field.upper()}=.*not.pem"):
+        kafka_python_options(settings)
+
+
+def test_ipv6_addresses_lose_their_brackets() -> None:
+    assert kafka_clients.addresses(load(brokers="[::1]:9092,kafka:9093")) == [("::1", 9092), ("kafka", 9093)]
+
+
+def test_waiting_for_a_broker_that_is_there_says_nothing(kafka: EmbeddedKafka) -> None:
+    with capture_logs() as lines:
+        wait_for_broker(load(brokers=kafka.brokers))
+    assert lines == []
+
+
+def test_one_broker_of_several_is_enough(kafka: EmbeddedKafka, nobody: str) -> None:
+    wait_for_broker(load(brokers=f"{nobody},{kafka.brokers}"))
+
+
+def test_waiting_ends_after_the_time_that_is_set_and_says_what_to_do(nobody: str) -> None:
+    clock = Clock()
+    with pytest.raises(BrokerError, match=rf"no broker at {nobody}: .*refused.*waited 12 s.*set STREAMER_BROKERS"):
+        wait_for_broker(load(brokers=nobody, broker_wait_ms=12_000), clock=clock, sleep=clock.sleep)
+    assert clock.now == pytest.approx(12)
+
+
+def test_a_line_is_printed_at_most_every_five_seconds(nobody: str) -> None:
+    clock = Clock()
+    with capture_logs() as lines, pytest.raises(BrokerError):
+        wait_for_broker(load(brokers=nobody, broker_wait_ms=60_000), clock=clock, sleep=clock.sleep)
+    waited = [line["waited_s"] for line in lines]
+    assert waited[0] == 0
+    assert min(later - earlier for earlier, later in pairwise(waited)) >= 5
+    assert all(nobody in line["brokers"] and "refused" in line["reason"] for line in lines)
+
+
+def test_pauses_grow_to_five_seconds_and_no_further(nobody: str) -> None:
+    clock = Clock()
+    with capture_logs(), pytest.raises(BrokerError):
+        wait_for_broker(load(brokers=nobody, broker_wait_ms=60_000), clock=clock, sleep=clock.sleep)
+    *grown, _last = clock.pauses
+    assert grown == sorted(grown)
+    assert max(grown) == 5
+
+
+def test_zero_waits_for_ever(nobody: str) -> None:
+    class EnoughError(Exception):
+        pass
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if clock.now > 600:
+            raise EnoughError
+
+    clock = Clock()
+    with capture_logs(), pytest.raises(EnoughError):
+        wait_for_broker(load(brokers=nobody, broker_wait_ms=0), clock=clock, sleep=sleep)
+
+
+@contextmanager
+def _rude_server() -> Iterator[str]:
+    """Accepts connections and hangs up, as something that is not Kafka does."""
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            connection.close()
+
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+def test_something_that_is_not_kafka_is_told_apart_and_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 300)
+    with _rude_server() as address:
+        before = threading.active_count()
+        with (
+            pytest.raises(BrokerError, match="no Kafka answers with protocol PLAINTEXT"),
+            admin_client(load(brokers=address)),
+        ):
+            pass
+        assert threading.active_count() == before
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
+    """A broker with a second listener where a user has to log in; its address is `guarded.address`."""
+    plain, login, controller = free_ports(3)
+    properties = {
+        "listeners": ",".join(
+            f"{name}://127.0.0.1:{port}"
+            for name, port in (("PLAINTEXT", plain), ("SASL_PLAINTEXT", login), ("CONTROLLER", controller))
+        ),
+        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
+        "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+        ),
+        "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": (
+            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        ),
+    }
+    with EmbeddedKafka(tmp_path_factory.mktemp("guarded"), plain, properties=properties) as broker:
+        with admin_client(load(brokers=broker.brokers)) as admin:
+            admin.alter_user_scram_credentials(
+                [UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_256, PASSWORD)]
+            )
+        broker.address = f"127.0.0.1:{login}"
+        yield broker
+
+
+def _sasl_settings(brokers: str, **options: Any) -> Settings:
+    given = {"security_protocol": "SASL_PLAINTEXT", "sasl_username": USER, "sasl_password": PASSWORD, **options}
+    return load(brokers=brokers, **given)
+
+
+@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
+async def test_both_libraries_log_in(guarded: Any, mechanism: str) -> None:
+    settings = _sasl_settings(guarded.address, sasl_mechanism=mechanism)
+    with admin_client(settings) as admin:
+        assert admin.list_topics() == []
+    client = AIOKafkaClient(**aiokafka_options(settings))
+    try:
+        await client.bootstrap()
+        assert client.cluster.brokers()
+    finally:
+        await client.close()
+
+
+def test_a_wrong_password_ends_the_wait_and_is_not_shown(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 2000)
+    settings = _sasl_settings(guarded.address, sasl_password=GUESS)
+    with pytest.raises(BrokerError, match=r"refuses user 'worker'.*Check STREAMER_SASL_USERNAME") as caught:
+        wait_for_broker(settings)
+    assert GUESS not in str(caught.value)
