@@ -7,6 +7,7 @@ import argparse
 import asyncio
 import base64
 import random
+import socket
 import struct
 import time
 from collections import Counter
@@ -46,6 +47,14 @@ CATALOGUE = {
 }
 POPULATION = {tag: 1 / 16 for item in CATALOGUE.values() for tag in item.tags}
 MINUTE = 60_000
+SESAME = "open sesame"
+
+
+def free_port() -> int:
+    """A port of the loopback address that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 class Person:

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -25,15 +24,7 @@ from streamer.serving.feed import Feed
 from streamer.serving.http import faust_options, install
 from streamer.serving.view import NotOwner, NotReady, Status
 from streamer.settings import Settings, load
-from tests.serving_world import App, Person, Shop, make_app
-
-SESAME = "open sesame"
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+from tests.serving_world import SESAME, App, Person, Shop, free_port, make_app
 
 
 class Site:

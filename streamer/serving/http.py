@@ -32,6 +32,13 @@ MAX_RATE = 1000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
+class Health(msgspec.Struct, frozen=True):
+    """Good health, in the worker's words."""
+
+    status: str
+    reason: str
+
+
 class ItemsAnswer(msgspec.Struct, frozen=True):
     """Those of the items asked for that are known."""
 
@@ -205,13 +212,14 @@ def _profile_answer(request: web.Request, profile: Profile, source: str) -> web.
 
 
 def _json(value: msgspec.Struct) -> web.Response:
-    return web.Response(body=msgspec.json.encode(value), content_type="application/json")
+    headers = {"Cache-Control": "private, no-cache"}
+    return web.Response(body=msgspec.json.encode(value), content_type="application/json", headers=headers)
 
 
 def _health(good: bool, reason: str) -> web.Response:  # noqa: FBT001 - what the view answers, passed on
     if not good:
         raise unavailable(reason, 1)
-    return web.json_response({"status": "ok", "reason": reason})
+    return _json(Health("ok", reason))
 
 
 def _segment(request: web.Request) -> str:

@@ -17,7 +17,7 @@ class Problem(Exception):  # noqa: N818 - the RFC's word
     ) -> None:
         super().__init__(detail)
         self.status, self.kind, self.detail = HTTPStatus(status), kind, detail
-        self.headers, self.more = headers or {}, more
+        self.headers, self.more = {"Cache-Control": "no-store", **(headers or {})}, more
 
     def response(self) -> web.Response:
         """The answer as problem+json; `more` are its extension members."""

@@ -35,6 +35,16 @@ function tick() {
   for (const time of document.querySelectorAll("time[data-ts]")) say(time, ago(Number(time.dataset.ts)));
 }
 
+// A hint opens under its word, within the window.
+document.addEventListener("click", ({ target }) => {
+  const word = target.closest("[popovertarget]");
+  if (!word) return;
+  const { left, bottom } = word.getBoundingClientRect();
+  const tip = $(word.getAttribute("popovertarget"));
+  tip.style.setProperty("--left", `${left}px`);
+  tip.style.setProperty("--top", `${bottom + 8}px`);
+}, { capture: true });
+
 $("find").addEventListener("submit", (event) => {
   event.preventDefault();
   const id = $("find-id").value.trim();

@@ -88,7 +88,7 @@ function fail(person, error) {
   if (!(error instanceof ApiError)) throw error;
   if (error.status === 404) return unknown(person);
   if (error.status === 503) recovering(person, error);
-  else if (error.status === 401) message("A token is needed", error.message);
+  else if (error.status === 401) message("Locked", "Give the access token above to see profiles.");
   else message("That did not work", error.message, again(person));
 }
 
@@ -105,7 +105,7 @@ function unknown(person) {
 }
 
 function recovering(person, error) {
-  message("Not yet", `The worker is getting its memory back: ${error.message} The profile appears here as soon as it can be trusted.`, again(person));
+  message("Not yet", `${sentence(error.message)} The profile appears here as soon as it can be trusted.`, again(person));
   later(person, error.retryAfterS || 2);
 }
 
@@ -114,6 +114,7 @@ function later(person, seconds) {
   person.retry = setTimeout(() => person === shown && load(person), seconds * 1000);
 }
 
+const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 const again = (person) => el("button", { type: "button", onclick: () => load(person) }, "Try again");
 
 function message(title, text, ...more) {

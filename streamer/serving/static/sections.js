@@ -50,6 +50,7 @@ export function interests() {
     for (const tag of [...rows.keys()].filter((tag) => !tags.has(tag))) drop(tag);
     profile.interests.forEach((interest, at) => place(interest, at, full, changed.has(interest.tag)));
     say(most, percent(full));
+    most.title = `A full bar is ${percent(full)} of all interests.`;
     none.hidden = tags.size > 0;
     how.hidden = !none.hidden;
   };
