@@ -79,16 +79,14 @@ class Difference(msgspec.Struct, frozen=True):
 class Rule(msgspec.Struct, frozen=True):
     """How a topic's own value of a config is compared with ours, and how bad a difference is."""
 
-    relation: Literal["=", "≥", "≤"]
+    relation: Literal["=", "≥"]
     severity: Severity
 
     def holds(self, have: str, want: str) -> bool:
         """Whether `have` will do; -1 means without limit in Kafka."""
         if self.relation == "=":
             return have == want
-        if self.relation == "≥":
-            return float(have) == -1 or float(have) >= float(want)
-        return float(have) <= float(want)
+        return int(have) == -1 or int(have) >= int(want)
 
 
 # Configs without a rule here are advice for new topics: an operator who chose otherwise is not told about it.
