@@ -61,7 +61,7 @@ BATCH_RECORDS = Histogram(
 )
 STAGE_SECONDS = Counter(
     "streamer_stage_seconds_total",
-    "Time spent by stage (decode, load, fold, gate, pack, send, commit, store).",
+    "Time spent by stage (decode, load, assemble, fold, learn, refresh, gate, send, commit, store).",
     ["stage"],
     registry=REGISTRY,
 )
@@ -126,6 +126,15 @@ HTTP_STREAMS_DROPPED = Counter(
 
 BUILD = Info("streamer_build", "The version that runs.", registry=REGISTRY)
 BUILD.info({"version": __version__})
+
+
+def forget() -> None:
+    """Start counting anew what a rehearsal of the pipeline counted."""
+    for labelled in (EVENTS, REJECTED, STAGE_SECONDS):
+        labelled.clear()
+    for plain in (CACHE_HITS, CACHE_MISSES, CACHE_EVICTIONS):
+        plain.reset()
+    CACHE_USERS.set(0)
 
 
 @contextmanager

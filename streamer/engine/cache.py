@@ -1,7 +1,8 @@
-"""Users in memory: a bounded number of slots over the partitions' stores, shared by all partitions. Least recently used out.
+"""Users in memory: a bounded number of slots over the partitions' stores, shared by all partitions.
 
-Only users whose changes are in the store may leave. A changed user is DIRTY until a checkpoint's cut copies the row, and IN_FLIGHT until
-the store has it; it can be both. When a batch needs more slots than can be freed, `CacheFullError` asks for a checkpoint first.
+The least recently used leave, and only users whose changes are in the store may. A changed user is DIRTY until a
+checkpoint's cut copies the row, and IN_FLIGHT until the store has it; it can be both. When a batch needs more slots
+than can be freed, `CacheFullError` asks for a checkpoint first.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,6 +1,6 @@
-"""Every worker's view of all items: reads all partitions of `items` and `item-models` from their beginning, and goes on following them.
+"""Every worker's view of all items: reads `items` and `item-models` whole, from their beginning, and follows them.
 
-No group: every worker reads everything. What is bad in `items` is passed over here; the partition that owns the record rejects it.
+No group: every worker reads everything. What is bad in `items` is passed over; the record's owner rejects it.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ from mode import Service
 from streamer import metrics
 from streamer.engine.exit import leave
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.pipeline.catalogue import Catalogue, ItemModel, decode_model
+from streamer.pipeline.catalogue import Catalogue, decode_model
 from streamer.pipeline.decode import Limits, decode_items
 from streamer.pipeline.names import Named
 from streamer.pipeline.space import ItemSpace
@@ -72,7 +72,7 @@ class CatalogueReader(Service):
                     log.info("catalogue read", items=self._catalogue.listed, models=int(self._catalogue.modelled.sum()))
         except asyncio.CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001 - without the catalogue every profile would be wrong
+        except Exception as exc:
             leave("reading the catalogue failed", exc)
 
     async def _read(self) -> None:
@@ -115,7 +115,7 @@ class CatalogueReader(Service):
         return True
 
     async def catch_up(self) -> None:
-        """Wait until everything in `items` as of now is read: an event must not overtake the description of its item."""
+        """Wait until `items` is read as far as it goes by now: no event overtakes the description of its item."""
         partitions = [tp for tp in self._partitions if tp.topic == self._items]
         ends = await self._consumer.end_offsets(partitions)
         try:

@@ -1,16 +1,17 @@
-"""The checkpoint of one partition: everything that a cut holds goes out in one Kafka transaction, then into the store.
+"""The checkpoint of one partition: all that a cut holds goes out in one Kafka transaction, then into the store.
 
     1. cut        rows, profiles, signals, rejects and positions of whole batches, copied under the partition's lock
     2. begin      a transaction of the partition's own producer
-    3. send       profiles, item models, signals, rejects, and last the rows with the position row, in prebuilt batches
+    3. send       profiles, item models, rejects, signals, and last the rows with the position row, in prebuilt batches
     4. await      every acknowledgement
     5. offsets    of the sources, into the same transaction
     6. commit     from here on it has happened, for every reader of committed records
     7. store      the rows and the changelog offset that they reach to, in one write
 
-A crash before 6: nothing of it is visible; the next owner goes on from the position before. Between 6 and 7: the store is behind the
-changelog, and is brought up from it. A producer that was fenced fails at 3 to 6. After any failure the outcome of the transaction is
-unknown, so the process ends: only a restart, which fences the transaction first, can tell.
+A crash before 6: nothing of it is visible; the next owner goes on from the position before. Between 6 and 7: the
+store is behind the changelog, and is brought up from it. A producer that was fenced fails at 3 to 6. After any
+failure the outcome of the transaction is unknown, so the process ends: only a restart, which fences the transaction
+first, can tell.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class Checkpointer:
         self._source = f"/{settings.app_id}".encode()
 
     async def run(self) -> int:
-        """One checkpoint, if there is anything to write; returns the number of rows. Raises what Kafka or the disk raise."""
+        """One checkpoint, if there is anything to write; returns the number of rows. Raises as Kafka and the disk do."""
         partition = self.partition
         async with partition.txn_lock:
             async with partition.state_lock:

@@ -1,7 +1,8 @@
 """The engine: opens partitions and gives them up, applies batches to them, and checkpoints them.
 
-Opening, in this order: InitProducerId fences every older owner and waits until its last transaction is decided; then the store is
-brought up to the changelog; then the partition's position is known, from the same transaction as its rows. Only then is anything read.
+Opening, in this order: InitProducerId fences every older owner and waits until its last transaction is decided; then
+the store is brought up to the changelog; then the partition's position is known, from the same transaction as its
+rows. Only then is anything read.
 """
 
 import asyncio
@@ -30,8 +31,8 @@ from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# When the next checkpoint starts after the last one: soon when little was written, later when much was, so that hot rows are
-# written once for many changes and a lone event is out within 100 ms.
+# When the next checkpoint starts after the last one: soon when little was written, later when much was, so that hot
+# rows are written once for many changes and a lone event is out within 100 ms.
 SOONEST_MS, MS_A_ROW, MS_A_PARTITION = 5.0, 0.05, 10.0
 IDLE_MS = 250  # how often we look for held-back changes that are due
 BATCH_BYTES = 256 << 10  # of produced batches: large enough for 100 rows, small enough to be resent
@@ -164,7 +165,7 @@ class Engine:
     async def _checkpoint(self, writer: Checkpointer) -> int:
         try:
             return await writer.run()
-        except BaseException as exc:  # noqa: BLE001 - also cancellation: the outcome of the transaction is unknown
+        except BaseException as exc:
             leave(f"checkpoint of partition {writer.partition.number}", exc)
 
     async def _pause(self, rows: int, partitions: int) -> None:
@@ -184,7 +185,7 @@ class Engine:
         """A batch of user events."""
         partition = self._owner(batch)
         if partition is None:
-            return
+            return None
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -196,18 +197,21 @@ class Engine:
 
     async def take_items(self, batch: Batch) -> None:
         """A batch of catalogue changes."""
-        await self._apply(batch, lambda partition: [partition.apply_items(take) for take in batch.takes])
+        await self._apply(batch, lambda partition: partition.apply_items(batch.takes))
 
     async def take_signals(self, batch: Batch) -> None:
         """A batch of signals."""
-        await self._apply(batch, lambda partition: [partition.apply_signals(take) for take in batch.takes])
+        await self._apply(batch, lambda partition: partition.apply_signals(batch.takes))
 
     def _owner(self, batch: Batch) -> Partition | None:
         """The partition of a batch; None for a batch that was fetched before a rebalance."""
         return self.partitions.get(batch.partition) if batch.epoch == self.epoch else None
 
     async def _apply(self, batch: Batch, change: Callable[[Partition], object]) -> None:
-        """Rows and positions move together. Raises CacheFullError, before anything changed; any other failure ends the process."""
+        """Rows and positions move together.
+
+        Raises CacheFullError before anything changed; any other failure ends the process.
+        """
         partition = self._owner(batch)
         if partition is None:
             return
@@ -221,7 +225,7 @@ class Engine:
                     partition.advance(take)
             except CacheFullError:
                 raise
-            except Exception as exc:  # noqa: BLE001 - half a batch may be applied: only a restart is clean
+            except Exception as exc:
                 leave(f"applying a batch of partition {batch.partition}", exc)
         self._wake.set()
 
@@ -249,6 +253,7 @@ class Failpoint:
         self._path = path
 
     def __call__(self, step: str) -> None:
+        """The checkpoint has come to `step`."""
         if self._path.exists() and self._path.read_text() == step:
             self._path.unlink()
             os.kill(os.getpid(), 9)

@@ -1,4 +1,4 @@
-"""Leaving in a hurry: when state and Kafka may disagree, only a restart is safe. A supervisor brings the worker back."""
+"""Leaving in a hurry: when state and Kafka may disagree, only a restart is safe. A supervisor sees to that."""
 
 import logging
 import os
@@ -17,7 +17,7 @@ TEMPORARY: Final = 75  # EX_TEMPFAIL: start again
 
 
 def leave(what: str, exc: BaseException) -> NoReturn:
-    """End the process at once, without committing anything more. Says what happened and what comes next. Never returns."""
+    """End the process at once, without committing anything more; says what happened and what comes next."""
     if isinstance(exc, ProducerFenced):
         log.error("another worker took our partition over: leaving", during=what)
         code = TEMPORARY

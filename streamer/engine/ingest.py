@@ -1,7 +1,7 @@
 """Ingest: our own consumer on Faust's loop, with Faust's assignor, feeds the channels that the agents read.
 
-One message of a channel is a `Batch`: what one partition's topics gave, which position each take follows, and the epoch in which it was
-fetched. A rebalance starts a new epoch: what was fetched before is void.
+One message of a channel is a `Batch`: what one partition's topics gave, which position each take follows, and the
+epoch in which it was fetched. A rebalance starts a new epoch: what was fetched before is void.
 """
 
 import asyncio
@@ -100,12 +100,13 @@ class Ingest(Service, ConsumerRebalanceListener):
         await self.consumer.start()
         self.consumer.subscribe(list(self._group_of), listener=self)
 
-    # ---- rebalance: aiokafka awaits these; while on_partitions_assigned runs no heartbeat is sent, and it only logs what they raise
+    # ---- rebalance
+    # aiokafka awaits these and only logs what they raise; while on_partitions_assigned runs it sends no heartbeat.
     async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
         """Stop the flow, then give up what we have."""
         try:
             await self._release()
-        except Exception as exc:  # noqa: BLE001 - whatever it is, half a release must not go on
+        except Exception as exc:
             leave("giving partitions up failed", exc)
 
     async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
@@ -126,7 +127,7 @@ class Ingest(Service, ConsumerRebalanceListener):
             self._flow.set()
         except asyncio.CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001 - without its partitions a worker is of no use
+        except Exception as exc:
             leave("taking partitions over failed", exc)
 
     def _open_sources(self, positions: dict[TopicPartition, int]) -> None:
@@ -156,7 +157,7 @@ class Ingest(Service, ConsumerRebalanceListener):
                         await asyncio.wait_for(self._flow.wait(), 0.5)
         except asyncio.CancelledError:
             raise
-        except Exception as exc:  # noqa: BLE001 - fetching is what the process is for
+        except Exception as exc:
             leave("fetching failed", exc)
 
     async def _fetch(self) -> None:

@@ -1,7 +1,8 @@
-"""Merge: the topics of one partition in the order in which Kafka got their records, while there is a backlog. No Kafka in here.
+"""Merge: the topics of one partition in the order in which Kafka got their records, while there is a backlog. No Kafka.
 
-Each topic has a buffer. What is handed on ends at a cut: the oldest of the newest buffered timestamps of those topics that have more to
-come. A topic that has more to come but nothing buffered holds the others back, until IDLE_MS are over: then they go on without it.
+Each topic has a buffer. What is handed on ends at a cut: the oldest of the newest buffered timestamps of those topics
+that have more to come. A topic that has more to come but nothing buffered holds the others back, until IDLE_MS are
+over: then they go on without it.
 """
 
 from collections import deque
@@ -20,7 +21,7 @@ class Buffer:
 
     def take(self, cut_ms: float, limit: int) -> list[Any]:
         """Records up to the first one younger than `cut_ms`, at most `limit`."""
-        taken = []
+        taken: list[Any] = []
         records = self.records
         while records and len(taken) < limit and records[0].timestamp <= cut_ms:
             taken.append(records.popleft())

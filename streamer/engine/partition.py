@@ -1,11 +1,11 @@
 """One partition: its users, its items, where it stands in its sources, and what waits for the next checkpoint.
 
-Rows and positions move together, under `state_lock`: a batch is applied whole, and a checkpoint's cut falls between batches.
+Rows and positions move together, under `state_lock`: a batch is applied whole, and a cut falls between batches.
 """
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,22 +14,20 @@ from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
 from streamer import metrics
-from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError, UserCache
+from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
 from streamer.engine.shared import Shared
 from streamer.engine.store import HELD, POSITION, USER, Row, Store
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.catalogue import Catalogue
-from streamer.pipeline.cut import CHANGED, DUE, Cut, Policy, Publication, cut
-from streamer.pipeline.decode import Limits, Rejected, decode_events, decode_items
+from streamer.pipeline.cut import CHANGED, DUE, Cut, Publication, cut
+from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, fold
 from streamer.pipeline.layout import held_until
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names
-from streamer.pipeline.space import ItemSpace
 
 LAYOUT = 1
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
@@ -117,8 +115,8 @@ class Partition:
             raise StateError(f"state layout {position.layout} is newer than this worker's {LAYOUT}: upgrade the worker")
         if position.partitions != self.shared.partitions:
             raise StateError(
-                f"the state was made with {position.partitions} partitions, STREAMER_PARTITIONS is {self.shared.partitions}:"
-                " set it back, or start anew under another STREAMER_APP_ID"
+                f"the state was made with {position.partitions} partitions, STREAMER_PARTITIONS is"
+                f" {self.shared.partitions}: set it back, or start anew under another STREAMER_APP_ID"
             )
         self.position = position
         self.saved = dict(position.next)
@@ -165,22 +163,23 @@ class Partition:
         self.named.refer(items, batch.tags, own_tags, catalogue)
         self._account(parts, folded.outcome)
 
-    def apply_items(self, take: Take) -> None:
+    def apply_items(self, takes: Iterable[Take]) -> None:
         """Take in catalogue changes that concern items of this partition."""
-        changes, rejected = decode_items(take.records, self.shared.limits)
-        for item_id, item in changes:
-            if item is None:
-                self.own_items.forget(item_id)
-            else:
-                self.own_items.describe(item)
-        self._reject(take, rejected)
-        deleted = sum(item is None for _, item in changes)
-        _count("item", applied=len(changes) - deleted, tombstone=deleted, rejected=len(rejected))
+        for take in takes:
+            changes, rejected = decode_items(take.records, self.shared.limits)
+            for item_id, item in changes:
+                if item is None:
+                    self.own_items.forget(item_id)
+                else:
+                    self.own_items.describe(item)
+            self._reject(take, rejected)
+            deleted = sum(item is None for _, item in changes)
+            _count("item", applied=len(changes) - deleted, tombstone=deleted, rejected=len(rejected))
 
-    def apply_signals(self, take: Take) -> None:
+    def apply_signals(self, takes: Iterable[Take]) -> None:
         """Learn what events, here and in other partitions, taught about our items."""
         with metrics.stage("learn"):
-            for record in take.records:
+            for record in (record for take in takes for record in take.records):
                 self.own_items.learn(signals_.decode(record.value), self.shared.space)
         self.position.signals = self.own_items.signals
 
@@ -238,7 +237,7 @@ class Partition:
         return self.position.next != self.saved or self._next_due() <= now_ms or self.own_items.models_due(now_ms)
 
     def cut(self) -> Effects:
-        """All that has to be written now; marks it as being on its way. No await in here: it falls between two batches."""
+        """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""
         cache, now = self.shared.cache, self.shared.now_ms()
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
         self._changed, self.changed_rows = [], 0
@@ -296,7 +295,8 @@ class Partition:
     def _due_time(self, now: int, slots: NDArray[np.int64]) -> int:
         """When changes that are held back now have to be out: within `publish_within_ms` of their event, less a margin.
 
-        With a backlog the events are old already: half of the time from now then, so that catching up is not slowed by messages.
+        With a backlog the events are old already: half of the time from now then, so that catching up is not slowed
+        by messages.
         """
         within = self.shared.publish_within_ms
         touched = self.shared.cache.users.touched_at[slots]
@@ -308,7 +308,7 @@ class Partition:
 
     def _due_slots(self, now: int) -> NDArray[np.int64]:
         """Slots of users whose held-back change is due, loaded where needed; at most DUE_AT_ONCE."""
-        keys = []
+        keys: list[bytes] = []
         for key, due in self.held.items():
             if due > now or len(keys) == DUE_AT_ONCE:
                 break

@@ -1,6 +1,7 @@
 """Restore: bring a partition's store up to its changelog, in bulk.
 
-By position against end offset, read_committed: markers and holes count, and a compacted changelog has an end like any other.
+By position against end offset, read_committed: markers and holes count, and a compacted changelog has an end like any
+other.
 """
 
 from collections.abc import Callable

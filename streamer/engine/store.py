@@ -1,7 +1,7 @@
-"""The local store: one RocksDB a partition, always equal to a prefix of the partition's changelog. Rows in, rows out; no meaning.
+"""The local store: one RocksDB a partition, always equal to a prefix of the partition's changelog. Rows in, rows out.
 
-Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and two that no user or item can have: NEXT (changelog offset after the
-last row that is in here; local only) and POSITION (where the partition stands in its sources).
+Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and two that no user or item can have: NEXT (changelog
+offset after the last row that is in here; local only) and POSITION (where the partition stands in its sources).
 """
 
 import fcntl
@@ -21,7 +21,7 @@ HELD: Final = b"\x00held"  # + number of a checkpoint: users whose changes were 
 USER, ITEM = b"u", b"i"
 
 WRITE_BUFFER_BYTES: Final = 16 << 20  # two a partition: 12 partitions stay under 400 MB
-BLOOM_BITS: Final = 10.0  # 1 % false positives: a new user's look-up seldom touches the disk
+BLOOM_BITS: Final = 10  # 1 % false positives: a new user's look-up seldom touches the disk
 
 Row = tuple[bytes, bytes | None]  # None deletes
 
@@ -62,7 +62,7 @@ class DataDir:
 
 
 def _unusable(path: Path, exc: OSError) -> str:
-    return f"data directory {path} cannot be written ({exc.strerror}): free space, or set STREAMER_DATA_DIR to another place"
+    return f"data directory {path} cannot be written ({exc.strerror}): mend that, or set STREAMER_DATA_DIR elsewhere"
 
 
 def shared_cache(megabytes: int) -> Any:
@@ -72,7 +72,7 @@ def shared_cache(megabytes: int) -> Any:
 
 def _options(block_cache: Any) -> Any:
     options = Options(raw_mode=True)
-    options.create_if_missing(True)
+    options.create_if_missing(True)  # noqa: FBT003 - RocksDB's own interface, here and below
     options.set_write_buffer_size(WRITE_BUFFER_BYTES)
     options.set_max_write_buffer_number(2)
     options.set_max_background_jobs(2)
@@ -82,7 +82,7 @@ def _options(block_cache: Any) -> Any:
     options.set_level_compaction_dynamic_level_bytes(True)
     blocks = BlockBasedOptions()
     blocks.set_block_cache(block_cache)
-    blocks.set_bloom_filter(BLOOM_BITS, False)
+    blocks.set_bloom_filter(BLOOM_BITS, False)  # noqa: FBT003
     blocks.set_cache_index_and_filter_blocks(True)
     blocks.set_pin_l0_filter_and_index_blocks_in_cache(True)
     options.set_block_based_table_factory(blocks)
@@ -103,7 +103,8 @@ class Store:
             return Rdict(str(self.path), _options(self._block_cache))
         except Exception as exc:
             raise DataDirError(
-                f"the state in {self.path} cannot be opened ({exc}): if it is damaged, delete it: the changelog restores it"
+                f"the state in {self.path} cannot be opened ({exc}):"
+                " if it is damaged, delete it, and the changelog restores it"
             ) from exc
 
     def get_many(self, keys: Sequence[bytes]) -> list[bytes | None]:

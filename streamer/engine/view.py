@@ -1,4 +1,4 @@
-"""What serving sees of the worker: profiles read from the columns or the store, readiness, progress. Reading changes nothing."""
+"""What serving sees of the worker: profiles from the columns or the store, readiness, progress. Only reads."""
 
 import time
 from contextlib import AbstractContextManager

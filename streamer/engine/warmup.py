@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import structlog
 
+from streamer import metrics
 from streamer.engine.partition import Partition, Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
@@ -36,6 +37,7 @@ def compile_kernels(settings: Settings) -> None:
     log.info("preparing kernels")
     with tempfile.TemporaryDirectory() as directory:
         _rehearse(settings.model_copy(update={"cache_users": 1000, "partitions": 1}), Path(directory))
+    metrics.forget()
     seconds = time.monotonic() - start
     if seconds > SLOW_S:
         log.info("kernels compiled and kept for the next start", seconds=round(seconds, 1))
@@ -59,6 +61,6 @@ def _run(partition: Partition, first: int) -> None:
     takes = [Take("clicks", records[:6], first), Take("purchases", records[6:], first)]
     partition.apply_events(partition.decode(takes))
     value = partition.outbox.take()[0][1]
-    partition.apply_signals(Take("item-signals", [Record(b"", value, now, 0)], 0))
+    partition.apply_signals([Take("item-signals", [Record(b"", value, now, 0)], 0)])
     partition.shared.space.refresh()
     partition.write_to_store(partition.cut(), 1)

@@ -1,1 +1,5 @@
-"""Numbers only: decay, interests, factors. Pure numpy and numba; time and randomness are arguments. Imports nothing of ours."""
+"""Numbers only: decay, interests, factors. Pure numpy and numba; time and randomness are arguments."""
+
+from streamer.model import compiled
+
+__all__ = ["compiled"]
