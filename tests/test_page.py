@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from streamer.serving.view import NotReady
@@ -106,6 +107,14 @@ async def test_change_appears_without_a_reload(visit: Visit) -> None:
     await expect(visit.page.locator(".last code")).to_have_text(profile.cause)
     await expect(visit.page.locator(".things li").first).to_contain_text("bought Two-person tent")
     assert visit.complaints == []
+
+
+async def test_profile_between_two_publications_says_that_nothing_changed(visit: Visit) -> None:
+    ann = visit.shop.people[0]
+    ann.profile = msgspec.structs.replace(ann.profile, changed=())
+    await visit.serve()
+    await visit.open("user-0001")
+    await visit.see("nothing since it was last published")
 
 
 async def test_feed_shows_who_changes_and_opens_the_person(visit: Visit) -> None:

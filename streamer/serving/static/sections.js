@@ -24,7 +24,9 @@ export function who() {
 export function last() {
   const list = el("ul", {}), line = el("p", { class: "note" });
   const update = (profile) => {
-    list.replaceChildren(...profile.changed.map((one) => el("li", { class: direction(one) }, change(one))));
+    if (!profile.changed.length && list.children.length) return; // asked for between two publications: what is shown stays
+    const said = profile.changed.map((one) => el("li", { class: direction(one) }, change(one)));
+    list.replaceChildren(...(said.length ? said : [el("li", {}, "nothing since it was last published")]));
     line.replaceChildren("published ", when(profile.published_at), ", caused by event ", el("code", {}, profile.cause));
   };
   return { node: el("section", { class: "last" }, el("h3", {}, "What changed last"), list, line), update };
