@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         "", "name", "static group membership: a worker that is back within the session time-out keeps its partitions"
     )
     session_timeout_ms: Milliseconds = option(
-        30_000, "ms", "a dead worker's partitions move after this; shorter makes long pauses look like deaths", ge=1000
+        10_000, "ms", "a dead worker's partitions move after this; no pause of a live worker comes near it", ge=1000
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = option(
         "PLAINTEXT", "name", "Kafka's own default"
@@ -121,11 +121,11 @@ class Settings(BaseSettings):
         0, "ms", "0: a silent user gets no message; else each user is published at least this often", ge=0
     )
     interest_enter: Share = option(
-        0.03,
+        0.02,
         "share",
         "a tag is a new interest from this share on: below it one click in a long history makes a message",
     )
-    interest_leave: Share = option(0.015, "share", "half of interest_enter: a tag at the edge does not flap")
+    interest_leave: Share = option(0.01, "share", "half of interest_enter: a tag at the edge does not flap")
     interest_shift: Share = option(0.05, "share", "a visible move of a bar on a page")
     vector_cosine: float = option(
         0.9, "cosine", "25° from the published vector: nearest neighbours change", ge=-1, le=1

@@ -1,6 +1,7 @@
 """The worker: a Faust app whose agents take batches from our own ingest, and everything around it."""
 
 import asyncio
+import logging
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -40,6 +41,8 @@ class App(faust.App):
     """A Faust app of this kind."""
 
     BootStrategy = Boot
+
+    logger = logging.getLogger("mode")  # a service's comings and goings: filtered with the library's own
 
 
 def run_worker(settings: Settings) -> int:

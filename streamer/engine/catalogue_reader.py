@@ -4,6 +4,7 @@ No group: every worker reads everything. What is bad in `items` is passed over; 
 """
 
 import asyncio
+import logging
 import time
 from typing import Any, Final
 
@@ -29,6 +30,8 @@ CATCH_UP_S: Final = 2.0  # an event waits no longer for the description of its i
 
 class CatalogueReader(Service):
     """Fills a Catalogue and keeps it fresh."""
+
+    logger = logging.getLogger("mode")  # a service's comings and goings: filtered with the library's own
 
     def __init__(
         self, settings: Settings, catalogue: Catalogue, space: ItemSpace, limits: Limits, **kwargs: Any

@@ -5,6 +5,7 @@ epoch in which it was fetched. A rebalance starts a new epoch: what was fetched 
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
@@ -63,6 +64,8 @@ class Handlers(NamedTuple):
 
 class Ingest(Service, ConsumerRebalanceListener):
     """Group membership and fetching."""
+
+    logger = logging.getLogger("mode")  # a service's comings and goings: filtered with the library's own
 
     def __init__(
         self, app: faust.App, settings: Settings, groups: list[Group], handlers: Handlers, **kwargs: Any
