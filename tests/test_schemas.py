@@ -151,8 +151,10 @@ def run_snippet(name: str, broker: EmbeddedKafka, prefix: str, enough: int) -> l
 
     code = SNIPPETS[name].replace("localhost:9092", broker.brokers)
     code = re.sub(r'"(clicks|profiles|my-service)"', rf'"{prefix}\1"', code)
+    names: dict[str, Any] = {"print": show}
     with suppress(EnoughError):
-        exec(compile(code, name, "exec"), {"print": show})  # noqa: S102 - our own document
+        exec(compile(code, name, "exec"), names)  # noqa: S102 - our own document
+    names[name].close()
     return lines
 
 
