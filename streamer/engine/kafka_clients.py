@@ -208,7 +208,7 @@ def _connect(settings: Settings) -> KafkaAdminClient:
             if isinstance(reason, SaslAuthenticationFailedError):
                 raise _refused(settings, reason) from exc
             raise _NoAnswerError(
-                f"a connection opens, but no Kafka answers with protocol {settings.security_protocol}: {reason}"
+                f"something listens, but not with STREAMER_SECURITY_PROTOCOL={settings.security_protocol} ({reason})"
             ) from exc
 
 
