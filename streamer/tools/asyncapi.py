@@ -60,8 +60,8 @@ REJECTED_HEADERS = {
 }
 
 
-def asyncapi(major: int) -> dict[str, Any]:
-    """The whole document; `major` is the major version of the contracts."""
+def asyncapi(major: int, schemas: dict[str, Any]) -> dict[str, Any]:
+    """The whole document; `major` is the major version of the contracts, `schemas` what its payloads refer to."""
     specs = {spec.name: spec for spec in topic_specs(Settings.model_construct())}
     channels = _channels()
     return {
@@ -76,7 +76,7 @@ def asyncapi(major: int) -> dict[str, Any]:
         "servers": {"kafka": _server()},
         "channels": {name: _channel(name, channel, specs[_topic(name)]) for name, channel in channels.items()},
         "operations": _operations(channels),
-        "components": {"schemas": _schemas(), "messages": _messages(channels), "parameters": PARAMETERS},
+        "components": {"schemas": schemas, "messages": _messages(channels), "parameters": PARAMETERS},
     }
 
 
@@ -184,16 +184,6 @@ def _message(name: str, message: Message) -> dict[str, Any]:
         "bindings": {"kafka": {"key": {**TEXT, "description": message.key}, "bindingVersion": BINDING}},
     }
     return document | ({"headers": message.headers} if message.headers else {})
-
-
-def _schemas() -> dict[str, Any]:
-    structs = [*(kind.struct for kind in KINDS), Item, Profile]
-    _, definitions = msgspec.json.schema_components(structs, ref_template="#/components/schemas/{name}")
-    return {name: _open(definition) for name, definition in sorted(definitions.items())}
-
-
-def _open(definition: dict[str, Any]) -> dict[str, Any]:
-    return definition | ({"additionalProperties": True} if "properties" in definition else {})
 
 
 def _headers(properties: dict[str, Any]) -> dict[str, Any]:

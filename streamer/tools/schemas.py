@@ -7,9 +7,10 @@ python -m streamer.tools.schemas release    keeps today's schemas as those of th
 
 import argparse
 import difflib
+import inspect
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,21 +31,29 @@ VALUES |= {"item": Item, "profile": Profile}
 
 def json_schema(name: str) -> dict[str, Any]:
     """JSON Schema 2020-12 of the value called `name` in `VALUES`."""
-    (_,), components = msgspec.json.schema_components([VALUES[name]], ref_template="#/$defs/{name}")
-    definitions: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
-    for definition in definitions.values():
+    parts = definitions([VALUES[name]], "#/$defs/{name}")
+    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:streamer:schema:{name}:{MAJOR}"}
+    schema |= parts.pop(VALUES[name].__name__)
+    return schema | {"$defs": parts} if parts else schema
+
+
+def definitions(structs: Iterable[type[msgspec.Struct]], reference: str) -> dict[str, Any]:
+    """The schema of each struct and of those inside it, by class name; they refer to each other as `reference` says."""
+    _, components = msgspec.json.schema_components(structs, ref_template=reference)
+    found: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(components))  # defaults as JSON has them
+    for definition in found.values():
+        if "description" in definition:
+            definition["description"] = inspect.cleandoc(definition["description"])  # as Python 3.13 has it
         if "properties" in definition:
             definition["additionalProperties"] = True  # unknown fields are ignored: said, not left to the default
-    root = definitions.pop(VALUES[name].__name__)
-    schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": f"urn:streamer:schema:{name}:{MAJOR}"}
-    schema |= root
-    return schema | {"$defs": definitions} if definitions else schema
+    return dict(sorted(found.items()))
 
 
 def documents() -> dict[str, str]:
     """The text of every generated file by its name in schemas/."""
-    schemas = {f"{name}.schema.json": json_schema(name) for name in VALUES}
-    return {name: _text(document) for name, document in {**schemas, "asyncapi.json": asyncapi(MAJOR)}.items()}
+    texts = {f"{name}.schema.json": _text(json_schema(name)) for name in VALUES}
+    texts["asyncapi.json"] = _text(asyncapi(MAJOR, definitions(VALUES.values(), "#/components/schemas/{name}")))
+    return texts
 
 
 def write(folder: Path) -> None:
