@@ -54,7 +54,7 @@ class Checkpointer:
         self._source = f"/{settings.app_id}".encode()
 
     async def run(self) -> int:
-        """One checkpoint, if there is anything to write; returns the number of rows. Raises as Kafka and the disk do."""
+        """One checkpoint, if there is anything to write; returns the number of rows. Raises as Kafka or the disk do."""
         partition = self.partition
         async with partition.txn_lock:
             async with partition.state_lock:

@@ -4,7 +4,6 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -15,16 +14,17 @@ from numpy.typing import NDArray
 
 from streamer import metrics
 from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
+from streamer.engine.heartbeat import Heartbeat
+from streamer.engine.held import Held
 from streamer.engine.shared import Shared
-from streamer.engine.store import HELD, POSITION, USER, Row, Store
+from streamer.engine.store import POSITION, USER, Row, Store
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, Cut, Publication, cut
+from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Cut, Publication, cut
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, fold
-from streamer.pipeline.layout import held_until
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names
@@ -87,28 +87,23 @@ class Partition:
         self.own_items = OwnItems(shared.space.dim, seed=number)
         self.named, self.outbox = Named(), signals_.Outbox()
         self.rejected: list[tuple[str, Any, Rejected]] = []
-        self.held: dict[bytes, int] = {}  # user key → when due, in the order of being held
-        self._held_notes: deque[tuple[bytes, int]] = deque()  # local rows that name held users, and their due time
+        self.held = Held()
+        self._heartbeat = Heartbeat(shared.heartbeat_ms)
+        self._silent: list[bytes] = []  # users found due for a heartbeat
         self._changed: list[NDArray[np.int64]] = []
         self.changed_rows = 0
         self.names = Names(self._item_name, self._tag_name)
 
     # ---- opening
-    def load(self, held: dict[bytes, int]) -> None:
-        """Take over what the store has. `held` are users seen in the changelog's tail with a change held back."""
+    def load(self, restored: dict[bytes, int]) -> None:
+        """Take over what the store has. `restored` are users seen in the changelog's tail with a change held back."""
         raw = self._store.get(POSITION)
         if raw is not None:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
         for _, row in self._store.scan(b"i"):
             self.own_items.load(row)
-        self.held = dict(held)
-        for key, note in self._store.scan(HELD):
-            due, users = msgspec.msgpack.decode(note, type=tuple[int, list[bytes]])
-            self._held_notes.append((key, due))
-            for user in users:
-                self.held.setdefault(user, due)
-        self.held = dict(sorted(self.held.items(), key=lambda entry: entry[1]))
+        self.held.load(self._store, restored)
 
     def _load_position(self, position: Position) -> None:
         if position.layout > LAYOUT:
@@ -234,7 +229,13 @@ class Partition:
     # ---- the cut; callers hold state_lock
     def has_work(self, now_ms: int) -> bool:
         """Whether a checkpoint would write anything."""
-        return self.position.next != self.saved or self._next_due() <= now_ms or self.own_items.models_due(now_ms)
+        self._silent = self._silent or self._heartbeat.silent(self._store, now_ms)
+        return (
+            self.position.next != self.saved
+            or self.held.next_due() <= now_ms
+            or self.own_items.models_due(now_ms)
+            or bool(self._silent)
+        )
 
     def cut(self) -> Effects:
         """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""
@@ -242,14 +243,14 @@ class Partition:
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
         self._changed, self.changed_rows = [], 0
         due = np.setdiff1d(self._due_slots(now), changed)
-        slots = np.concatenate([changed, due])
-        why = np.repeat([CHANGED, DUE], [len(changed), len(due)])
+        silent = np.setdiff1d(self._silent_slots(now), np.concatenate([changed, due]))
+        slots = np.concatenate([changed, due, silent])
+        why = np.repeat([CHANGED, DUE, HEARTBEAT], [len(changed), len(due), len(silent)])
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         with metrics.stage("gate"):
             result = self._cut_users(slots, why, keys, now)
-        for publication in result.publications:
-            self.held.pop(cache.key_of[publication.slot], None)
+        self.held.discard(cache.key_of[publication.slot] for publication in result.publications)
         item_rows, models = self.own_items.take(now)
         self.position.checkpoint += 1
         position = msgspec.structs.replace(
@@ -303,45 +304,41 @@ class Partition:
         oldest = int(touched.min(initial=now)) if len(slots) else now
         return now + max(within - (now - oldest) - min(within // 10, 2000), within // 2)
 
-    def _next_due(self) -> float:
-        return next(iter(self.held.values()), float("inf"))
-
     def _due_slots(self, now: int) -> NDArray[np.int64]:
-        """Slots of users whose held-back change is due, loaded where needed; at most DUE_AT_ONCE."""
-        keys: list[bytes] = []
-        for key, due in self.held.items():
-            if due > now or len(keys) == DUE_AT_ONCE:
-                break
-            keys.append(key)
+        """Slots of users whose held-back change is due; at most DUE_AT_ONCE."""
+        keys = self.held.due(now, DUE_AT_ONCE)
+        slots = self._slots(keys)
+        if not len(slots):
+            return slots
+        self.held.discard(keys)
+        until = self.shared.cache.users.head["held_until"][slots]
+        for key, later in zip(keys, until.tolist(), strict=True):
+            if later > now:
+                self.held.add([key], later)  # published since, and held back again
+        return slots[(until > 0) & (until <= now)]
+
+    def _silent_slots(self, now: int) -> NDArray[np.int64]:
+        """Slots of users who are due for a heartbeat."""
+        slots, self._silent = self._slots(self._silent), []
+        last = self.shared.cache.users.head["published_at"][slots]
+        return slots[(last > 0) & (last <= now - self.shared.heartbeat_ms)]
+
+    def _slots(self, keys: list[bytes]) -> NDArray[np.int64]:
+        """Slots of stored users, loaded where needed; none when memory is full: this checkpoint makes room."""
         if not keys:
             return np.zeros(0, np.int64)
         try:
-            slots = self.shared.cache.slots(self.number, keys, self._load_users)
+            return self.shared.cache.slots(self.number, keys, self._load_users)
         except CacheFullError:
-            return np.zeros(0, np.int64)  # this checkpoint makes room, the next one publishes them
-        until = self.shared.cache.users.head["held_until"][slots]
-        for key, later in zip(keys, until.tolist(), strict=True):
-            del self.held[key]
-            if later > now:
-                self.held[key] = later  # published since, and held back again
-        return slots[(until > 0) & (until <= now)]
+            return np.zeros(0, np.int64)
 
     def _held_rows(self, result: Cut, checkpoint: int) -> list[Row]:
-        """A local row that names the users newly held back, and deletions of rows whose users are all published."""
-        rows: list[Row] = []
-        while self._held_notes and self._held_notes[0][1] < self._next_due():
-            rows.append((self._held_notes.popleft()[0], None))
-        if len(result.held):
-            cache = self.shared.cache
-            keys = [cache.key_of[slot] for slot in result.held.tolist()]
-            due = int(cache.users.head["held_until"][result.held[0]])
-            note = HELD + checkpoint.to_bytes(8, "big")
-            rows.append((note, msgspec.msgpack.encode((due, keys))))
-            self._held_notes.append((note, due))
-            for key in keys:
-                self.held.pop(key, None)
-                self.held[key] = due
-        return rows
+        """The local rows that name users newly held back."""
+        cache = self.shared.cache
+        users = [cache.key_of[slot] for slot in result.held.tolist()]
+        until = int(cache.users.head["held_until"][result.held[0]]) if users else 0
+        self.held.add(users, until)
+        return self.held.notes(users, until, checkpoint)
 
     # ---- names
     def _item_name(self, item_hash: int) -> str | None:
@@ -349,18 +346,6 @@ class Partition:
 
     def _tag_name(self, tag_hash: int) -> str | None:
         return self.shared.catalogue.tag_names.get(tag_hash) or _text(self._store.get(tag_key(tag_hash)))
-
-
-def held_in_row(key: bytes, row: bytes | None, held: dict[bytes, int]) -> None:
-    """Keep `held` right while rows of a changelog pass by."""
-    if not key.startswith(USER):
-        return
-    user = key[len(USER) :]
-    due = held_until(row) if row is not None else 0
-    if due:
-        held[user] = due
-    else:
-        held.pop(user, None)
 
 
 def _text(raw: bytes | None) -> str | None:

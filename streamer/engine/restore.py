@@ -11,8 +11,9 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamer import metrics
+from streamer.engine.held import note_row
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.engine.partition import Partition, held_in_row
+from streamer.engine.partition import Partition
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -89,7 +90,7 @@ class Restore:
         latest = {record.key: record.value for record in records}
         held = self.held[partition.number]
         for key, row in latest.items():
-            held_in_row(key, row, held)
+            note_row(key, row, held)
         _store(partition).write(latest.items(), records[-1].offset + 1)
         self.rows += len(records)
         metrics.RESTORE_ROWS.inc(len(records))

@@ -29,6 +29,7 @@ class Shared(NamedTuple):
     half_lives_ms: NDArray[np.float64]
     partitions: int
     publish_within_ms: int
+    heartbeat_ms: int
     now_ms: Callable[[], int]
 
 
@@ -53,5 +54,6 @@ def shared_state(settings: Settings) -> Shared:
         half_lives_ms=np.array([recent, half_life, half_life]),
         partitions=settings.partitions,
         publish_within_ms=settings.publish_within_ms,
+        heartbeat_ms=settings.heartbeat_ms,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )
