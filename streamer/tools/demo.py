@@ -109,7 +109,9 @@ class Demo:
         self._seconds = seconds
         self._data = data
         self._counts = Counts()
-        self._first_s = self._last_s = 0.0  # monotonic: when the worker was ready, when events last came in
+        self._said = (0, 0)  # events and profiles of the last line
+        self._ready = False
+        self._first_s = self._last_s = time.monotonic()  # when the worker was ready, when events last came in
 
     async def run(self) -> Report:
         """From the first event to the last profile. The worker is stopped at the end."""
@@ -121,7 +123,7 @@ class Demo:
                         await self._watch(feeding, reader, stop)
                     finally:
                         stop.set()
-                        await asyncio.wait([feeding])
+                        await asyncio.gather(feeding, return_exceptions=True)
                 feeding.result()
                 await self._settle(sum(loader.sent[kind.topic] for kind in KINDS))
                 await asyncio.to_thread(self._worker.stop)
@@ -146,9 +148,9 @@ class Demo:
             if await stopped_within(stop, min(LOOK_S, ends_s - now_s)):
                 return
             _check(self._worker, feeding)
-            before, at_s = self._counts.events, time.monotonic()
+            before = self._counts.events
             await self._count()
-            self._say(reader, (self._counts.events - before) / (at_s - now_s))
+            self._say(reader, (self._counts.events - before) / (time.monotonic() - now_s))
 
     async def _until_ready(self, feeding: asyncio.Task[None], stop: asyncio.Event) -> bool:
         """Whether the worker got ready before `stop`."""
@@ -163,7 +165,7 @@ class Demo:
                     return False
         until = "Ctrl-C ends it" if self._seconds is None else f"for {self._seconds:g} s"
         show(self._console, Text.assemble("page         ", (f"{self._worker.url}/", "bold underline"), f"   ({until})"))
-        self._first_s = self._last_s = time.monotonic()
+        self._ready, self._first_s = True, time.monotonic()
         return True
 
     async def _count(self) -> None:
@@ -172,22 +174,26 @@ class Demo:
             self._counts, self._last_s = counts, time.monotonic()
 
     async def _settle(self, sent: int) -> None:
-        """Give the worker time to take in what was sent."""
+        """Give a worker that was ready time to take in what was sent."""
         give_up_s = time.monotonic() + SETTLE_S
         await self._count()
-        while self._counts.events < sent and time.monotonic() < give_up_s:
+        while self._ready and self._counts.events < sent and time.monotonic() < give_up_s:
             self._worker.check()
             await asyncio.sleep(POLL_S)
             await self._count()
 
     def _say(self, reader: ProfileReader, per_second: float) -> None:
+        """A line and a few people; nothing when nothing happened."""
+        if (self._counts.events, reader.published) == self._said:
+            return
+        self._said = self._counts.events, reader.published
         seconds = time.monotonic() - self._first_s
         show(self._console, progress_line(seconds, per_second, self._counts.events, reader))
         for profile in reader.latest():
             show(self._console, profile_line(profile))
 
     def _report(self, reader: ProfileReader) -> Report:
-        seconds = self._last_s - self._first_s
+        seconds = max(0.0, self._last_s - self._first_s)
         return Report(
             events=self._counts.events,
             profiles_published=reader.published,

@@ -16,6 +16,7 @@ from streamer.profile import Change, Profile
 from streamer.settings import Settings
 
 SHOWN = 3  # profiles a look: more scroll by unread
+KNOWN_EVENTS = 10  # newcomers' profiles move with every click: there is more to see in people who change
 POLL_MS = 200  # also how soon a commit marker without records is noticed
 LAST_READ_S = 10.0  # for what is left when the worker has stopped: it reads 100,000 profiles a second
 _decode = msgspec.json.Decoder(Profile).decode
@@ -60,7 +61,7 @@ class ProfileReader:
             await self._read_once()
 
     def latest(self) -> list[Profile]:
-        """Some profiles that came since the last call, those with the most to tell first; one a person."""
+        """Some profiles that came since the last call, one a person: those whom we know and who changed most first."""
         by_user = {profile.user_id: profile for profile in map(_decode, self._recent)}
         self._recent.clear()
         return sorted(by_user.values(), key=_news, reverse=True)[:SHOWN]
@@ -81,8 +82,13 @@ class ProfileReader:
         await asyncio.gather(self._reading, return_exceptions=True)
 
 
-def _news(profile: Profile) -> tuple[float, int]:
-    return max((_moved(change) for change in profile.changed), default=0.0), profile.version
+def _news(profile: Profile) -> tuple[bool, float]:
+    known = profile.activity.clicks + profile.activity.purchases >= KNOWN_EVENTS
+    return known, max(map(_moved, profile.changed), default=0.0)
+
+
+def _weight(change: Change) -> tuple[bool, float]:
+    return change.what == "first_profile", _moved(change)
 
 
 def _moved(change: Change) -> float:
@@ -101,11 +107,10 @@ def progress_line(seconds: float, per_second: float, events: int, reader: Profil
 def profile_line(profile: Profile) -> Text:
     """One person: strongest interests, and what just changed."""
     interests = ", ".join(f"{interest.tag} {interest.share:.0%}" for interest in profile.interests[:3])
-    told = sorted(profile.changed, key=_moved, reverse=True)
     return Text.assemble(
         ("         " + profile.user_id.ljust(24), "cyan"),
         f" v{profile.version:<4} {interests:<48} ",
-        (_said(told[0]) if told else "", "green"),
+        (_said(max(profile.changed, key=_weight)) if profile.changed else "", "green"),
     )
 
 

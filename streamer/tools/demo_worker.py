@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from streamer.errors import StreamerError
 from streamer.events import KINDS
@@ -101,9 +102,13 @@ def parse_counts(text: str) -> Counts:
 
 
 def environment(settings: Settings) -> dict[str, str]:
-    """The settings as environment variables; secrets and paths that are not set stay as they are in ours."""
-    values = {name: value for name, value in settings.model_dump(mode="json").items() if value is not None}
-    return {f"STREAMER_{name.upper()}": str(value) for name, value in values.items() if "**" not in str(value)}
+    """The settings as environment variables; secrets, and what is not set, a worker finds where we found them."""
+    values = {name: getattr(settings, name) for name in Settings.model_fields}
+    return {
+        f"STREAMER_{name.upper()}": str(value)
+        for name, value in values.items()
+        if value is not None and not isinstance(value, SecretStr)
+    }
 
 
 def free_port(host: str, wanted: int) -> int:
