@@ -13,7 +13,7 @@ from kafka.partitioner import murmur2
 
 from streamer.engine.kafka_clients import kafka_python_options
 from streamer.engine.topics import create_topics
-from streamer.errors import BrokerError, TopicsError
+from streamer.errors import BrokerError, StreamerError, TopicsError
 from streamer.settings import Settings
 from streamer.tools import replay, simulate
 from streamer.tools.kafka import EmbeddedKafka
@@ -188,6 +188,12 @@ def test_a_replay_at_a_rate_sends_everything(settings: Settings, tmp_path: Path)
     lines = [click(number) for number in range(200)]
     summary = replay.run(settings, files=[write(tmp_path / "events.jsonl", ITEM, *lines)], rate=400)
     assert summary.sent == {"items": 1, "clicks": 200}
+
+
+@pytest.mark.parametrize("rate", [0, -5])
+def test_a_rate_that_cannot_be_is_refused(tmp_path: Path, rate: float):
+    with pytest.raises(StreamerError, match="above 0"):
+        replay.run(Settings(), files=[write(tmp_path / "events.jsonl", click(1))], rate=rate)
 
 
 def test_a_missing_file_is_an_error_before_anything_is_sent(settings: Settings, tmp_path: Path):

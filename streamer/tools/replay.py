@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
 from streamer.engine.kafka_clients import wait_for_broker
+from streamer.errors import StreamerError
 from streamer.settings import Settings
 from streamer.tools.lines import BadLine, Line, newest_ts, open_events, parse, raw_lines, read
 from streamer.tools.load import ITEMS, Loader, Summary, summarise
@@ -56,6 +57,8 @@ def run(settings: Settings, *, files: Sequence[Path], rate: float | None = None,
     `shift_to_now` adds to every `ts` what makes the newest of all files the present. Bad lines are named on stderr and
     skipped. Raises EventFileError, and BrokerError and TopicsError as `Loader` does.
     """
+    if rate is not None and rate <= 0:
+        raise StreamerError(f"--rate {rate:g}: give a number of events a second above 0, or leave it out")
     for path in files:
         open_events(path).close()
     wait_for_broker(settings)

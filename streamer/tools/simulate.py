@@ -15,6 +15,9 @@ from typing import BinaryIO, cast
 
 import msgspec
 
+from rich.console import Console
+from rich.progress import Progress
+
 from streamer.engine.kafka_clients import wait_for_broker
 from streamer.errors import StreamerError
 from streamer.events import Item, UserEvent
@@ -28,6 +31,7 @@ from streamer.tools.visits import generate
 __all__ = ["feed", "generate", "run"]
 
 FILE_START_MS = 1_735_689_600_000  # 2025-01-01T00:00Z
+PROGRESS_EVENTS = 5_000  # between two moves of the bar: some ten a second
 TICK_S = 0.02  # events are sent in handfuls this far apart: fifty flushes a second at the most
 KEY_FIELDS = {struct: LINE_TYPES[name] for struct, name in TYPE_OF_STRUCT.items()}
 _encode = msgspec.json.Encoder().encode
@@ -56,9 +60,10 @@ def run(
         until_ms = None if seconds is None else start_ms + int(seconds * 1000)
         events = generate(seed, users, items, rate, start_ms, until_ms=until_ms, on_truth=on_truth)
         if to_file is not None:
-            return _to_file(to_file, events)
+            return _to_file(to_file, events, until_ms or FILE_START_MS)
         wait_for_broker(settings)
-        return asyncio.run(_to_kafka(settings, events, seconds))
+        with Console(stderr=True).status(f"{users} people make {rate:g} events a second (Ctrl-C ends it)"):
+            return asyncio.run(_to_kafka(settings, events, seconds))
 
 
 async def feed(loader: Loader, events: Iterable[UserEvent | Item], stop: asyncio.Event) -> None:
@@ -86,13 +91,24 @@ async def _to_kafka(settings: Settings, events: Iterable[UserEvent | Item], seco
     return summarise(loader.sent, skipped=0, seconds=time.monotonic() - started)
 
 
-def _to_file(path: Path, events: Iterable[UserEvent | Item]) -> Summary:
+def _to_file(path: Path, events: Iterable[UserEvent | Item], until_ms: int) -> Summary:
     started, written = time.monotonic(), Counter[str]()
     with _whole_file(path) as file:
-        for event in events:
+        for event in _with_progress(events, until_ms):
             file.write(encode_line(event))
             written[KEY_FIELDS[type(event)].topic] += 1
     return summarise(written, skipped=0, seconds=time.monotonic() - started)
+
+
+def _with_progress(events: Iterable[UserEvent | Item], until_ms: int) -> Iterator[UserEvent | Item]:
+    """The same events, with a bar on a terminal that shows how much of the time is simulated."""
+    console = Console(stderr=True)
+    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("simulate", total=until_ms - FILE_START_MS)
+        for number, event in enumerate(events):
+            if number % PROGRESS_EVENTS == 0 and not isinstance(event, Item):
+                progress.update(bar, completed=event.ts - FILE_START_MS)
+            yield event
 
 
 @contextmanager
