@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import msgspec
-
 from rich.console import Console
 from rich.progress import Progress
 
