@@ -22,12 +22,12 @@ from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Cut, Publication, cut
+from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, Publication, cut
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, fold
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
-from streamer.pipeline.publish import Names
+from streamer.pipeline.publish import Names, World
 
 LAYOUT = 1
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
@@ -92,7 +92,8 @@ class Partition:
         self._silent: list[bytes] = []  # users found due for a heartbeat
         self._changed: list[NDArray[np.int64]] = []
         self.changed_rows = 0
-        self.names = Names(self._item_name, self._tag_name)
+        names = Names(self._item_name, self._tag_name)
+        self.world = World(shared.cache.users, shared.space, names, shared.policy)
 
     # ---- opening
     def load(self, restored: dict[bytes, int]) -> None:
@@ -223,7 +224,7 @@ class Partition:
 
     def _reject(self, take: Take, rejected: list[Rejected]) -> None:
         for bad in rejected:
-            self.rejected.append((take.topic, take.records[bad.index], bad))
+            self.rejected.append((take.topic, take.records[bad.place], bad))
             metrics.REJECTED.labels(bad.reason).inc()
 
     # ---- the cut; callers hold state_lock
@@ -249,7 +250,7 @@ class Partition:
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         with metrics.stage("gate"):
-            result = self._cut_users(slots, why, keys, now)
+            result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, slots))
         self.held.discard(cache.key_of[publication.slot] for publication in result.publications)
         item_rows, models = self.own_items.take(now)
         self.position.checkpoint += 1
@@ -275,22 +276,6 @@ class Partition:
         self._store.write(effects.rows, next_offset, effects.local)
         self.shared.cache.unsaved[effects.slots] &= ~np.uint8(IN_FLIGHT)
         self.saved = effects.position.next
-
-    def _cut_users(self, slots: NDArray[np.int64], why: NDArray[np.int64], keys: list[bytes], now: int) -> Cut:
-        cache, shared = self.shared.cache, self.shared
-        return cut(
-            cache.users,
-            slots,
-            why,
-            keys,
-            cache.cause,
-            shared.catalogue,
-            self.names,
-            shared.space.fold_in,
-            shared.policy,
-            now,
-            self._due_time(now, slots),
-        )
 
     # ---- changes held back
     def _due_time(self, now: int, slots: NDArray[np.int64]) -> int:

@@ -9,11 +9,10 @@ from numpy.typing import NDArray
 
 from streamer.engine.cache import UserCache
 from streamer.pipeline.catalogue import Catalogue
-from streamer.pipeline.cut import Policy
 from streamer.pipeline.decode import Limits
 from streamer.pipeline.gate import Thresholds
 from streamer.pipeline.layout import Shape
-from streamer.pipeline.publish import Scales
+from streamer.pipeline.publish import Policy, Scales
 from streamer.pipeline.space import ItemSpace
 from streamer.settings import Settings
 
@@ -46,10 +45,14 @@ def shared_state(settings: Settings) -> Shared:
         limits=Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms),
         policy=Policy(
             Thresholds(
-                settings.interest_enter, settings.interest_leave, settings.interest_shift, settings.smoothing, half_life
+                settings.interest_enter,
+                settings.interest_leave,
+                settings.interest_shift,
+                settings.smoothing,
+                half_life,
+                settings.vector_cosine,
             ),
-            Scales(settings.interests, settings.smoothing, half_life, recent, space.model),
-            settings.vector_cosine,
+            Scales(settings.interests, settings.smoothing, half_life, recent),
         ),
         half_lives_ms=np.array([recent, half_life, half_life]),
         partitions=settings.partitions,

@@ -11,8 +11,8 @@ from streamer.engine.ingest import Ingest
 from streamer.engine.partition import Partition, partition_of
 from streamer.engine.store import USER
 from streamer.events import Item
-from streamer.pipeline import gate, publish
-from streamer.pipeline.layout import N_RECENT, Shape, Users, allocate, unpack
+from streamer.pipeline import publish
+from streamer.pipeline.layout import Shape, Users, allocate, unpack
 from streamer.profile import Profile
 from streamer.serving.feed import Feed, Subscription
 from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
@@ -43,19 +43,12 @@ class View:
         return self._read(partition, self._scratch, 0, user_id, cause.decode())
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str, cause: str) -> Profile | None:
-        shared = self._engine.shared
         slots = np.array([slot], np.int64)
         if users.head["as_of"][slot] == 0:
             return None  # a blank slot: all that came of this user was turned away
-        assessed = gate.assess(users, slots, shared.catalogue, shared.policy.thresholds)
-        numbers = publish.read(users, slots, assessed, shared.catalogue, shared.policy.scales)
-        counts = users.head["counts"][slots, N_RECENT].astype(np.int64)
-        vector = shared.space.fold_in(users.recent_item[slots], counts)[0]
-        changed = publish.changes(users, slot, 0, assessed, partition.names)
-        model = shared.policy.scales.model
-        return publish.profile(
-            users, slot, 0, user_id, numbers, assessed, vector, partition.names, changed, cause, model
-        )
+        world = partition.world._replace(users=users)
+        reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
+        return publish.profile(reading, 0, user_id, publish.changes(reading, 0), cause)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)

@@ -1,10 +1,11 @@
 """Interest tags: how much a user cares for a tag, on several time scales. Pure maths over one user's arrays.
 
-    x_s[t] = Σ over events e with tag t of  w_e · 2^(-(now - ts_e)/H_s)          s: recent, main, events (w = 1), ever (H = ∞)
-    P(t)   = (x[t] + m·P0[t]) / (Σ_t x[t] + m)                                   smoothed towards the population's share P0
+    x_s[t] = Σ over events e with tag t of  w_e · 2^(-(now - ts_e)/H_s)    s: recent, main, events (w = 1), ever (H = ∞)
+    P(t)   = (x[t] + m·P0[t]) / (Σ_t x[t] + m)                             smoothed towards the population's share P0
 
-Stored: per tag its newest event's time, and its weights as of that time; so an event touches only its own tags, and a read
-decays to the time it asks for. A late event adds 2^(-(ts_tag - ts)/H) of its weight: the sum does not depend on the order.
+Stored: per tag its newest event's time, and its weights as of that time; so an event touches only its own tags, and a
+read decays to the time it asks for. A late event adds 2^(-(ts_tag - ts)/H) of its weight: the sum does not depend on
+the order.
 
 >>> import numpy as np
 >>> tags, ts = np.zeros(4, np.uint64), np.zeros(4, np.int64)
@@ -12,7 +13,7 @@ decays to the time it asks for. A late event adds 2^(-(ts_tag - ts)/H) of its we
 >>> half_lives = np.array([10.0, 100.0, 100.0])
 >>> n, lost = add(tags, weights, ts, published, 0, 7, 1000, 1.0, half_lives)
 >>> n, lost = add(tags, weights, ts, published, n, 7, 1100, 1.0, half_lives)
->>> n, weights[0].round(4).tolist()
+>>> n, [round(w, 4) for w in weights[0].tolist()]
 (1, [1.001, 1.5, 1.5, 2.0])
 
 Reference: MODEL measurements in the README; Cormode et al. 2009, "Forward decay" (same sums, other bookkeeping).
@@ -28,8 +29,8 @@ RECENT, MAIN, EVENTS, EVER = 0, 1, 2, 3
 def add(tags, weights, tag_ts, published, n, tag, ts, amount, half_lives_ms):  # type: ignore[no-untyped-def]
     """Count one event for one tag; returns the number of tags and a published tag that had to make room (0: none).
 
-    `tags` u64[T], `weights` f32[T, 4], `tag_ts` i64[T] ms, `published` f32[T]; `half_lives_ms` f64[3] of the decaying scales.
-    When all places are taken, the weakest tag at `ts` on the main scale leaves.
+    `tags` u64[T], `weights` f32[T, 4], `tag_ts` i64[T] ms, `published` f32[T]; `half_lives_ms` f64[3] of the decaying
+    scales. When all places are taken, the weakest tag at `ts` on the main scale leaves.
     """
     lost = np.uint64(0)
     for j in range(n):

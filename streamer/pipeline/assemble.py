@@ -1,4 +1,4 @@
-"""Assemble: decoded events of one partition's topics become the columns that `fold` reads, in the order Kafka got them."""
+"""Assemble: decoded events of one partition's topics become the columns that `fold` reads, in order of arrival."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ class Part(NamedTuple):
 
 def keys_of(parts: Sequence[Part]) -> list[bytes]:
     """The user key of every good event, part after part."""
-    return [p.records[i].key for p in parts for i in p.decoded.index.tolist()]  # type: ignore[misc]
+    return [p.records[i].key or b"" for p in parts for i in p.decoded.places.tolist()]
 
 
 def events_of(parts: Sequence[Part]) -> list[Any]:
@@ -35,7 +35,7 @@ def events_of(parts: Sequence[Part]) -> list[Any]:
 def columns(
     parts: Sequence[Part], events: list[Any], slots: NDArray[np.int64], items: NDArray[np.int64], catalogue: Catalogue
 ) -> Columns:
-    """One array a field. `slots` are the users' slots and `items` the catalogue slots of `events`, in the order of `keys_of`."""
+    """One array a field. `slots` of the users and `items` (catalogue slots) are in the order of `keys_of`."""
     tag_at, tags = _tags(events, items, catalogue)
     sizes = [len(part.decoded.events) for part in parts]
     return Columns(
@@ -49,12 +49,12 @@ def columns(
         currency=np.concatenate([_currencies(part) for part in parts]),
         tag_at=tag_at,
         tags=tags,
-        appended_at=np.array([p.records[i].timestamp for p in parts for i in p.decoded.index.tolist()], np.int64),
+        appended_at=np.array([p.records[i].timestamp for p in parts for i in p.decoded.places.tolist()], np.int64),
     )
 
 
 def arrival_order(parts: Sequence[Part], appended_at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The permutation that puts events into the order in which Kafka got them; each topic keeps the order of its offsets."""
+    """The permutation into the order in which Kafka got the events; each topic keeps the order of its offsets."""
     if len(parts) == 1:
         return np.arange(len(appended_at))
     key, at = appended_at.copy(), 0
@@ -99,7 +99,8 @@ def _tags(
         if event.tags:
             own += [catalogue.learn_tag(tag) for tag in distinct(event.tags)]
         own_at[i + 1] = len(own)
-    return _gather(items, catalogue.tags, catalogue.n_tags, own_at, np.array(own, np.uint64))
+    at, tags = _gather(items, catalogue.tags, catalogue.n_tags, own_at, np.array(own, np.uint64))
+    return at, tags
 
 
 @njit(cache=True)

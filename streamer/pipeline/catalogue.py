@@ -1,7 +1,8 @@
-"""What a worker knows of all items: facts from the `items` topic, models from `item-models`. A read-only view for the fold.
+"""What a worker knows of all items: facts from the `items` topic, models from `item-models`. The fold only reads it.
 
-One slot an item; arrays grow by doubling. An item that an event names and nobody described yet gets a slot too (its id and hash, no
-tags), so that recent items can be named. `prior` is the population's share of each tag, behind `share` and `lift`:
+One slot an item; arrays grow by doubling. An item that an event names and nobody described yet gets a slot too (its id
+and hash, no tags), so that recent items can be named. `tag_prior` is the population's share of each tag, behind `share`
+and `lift`:
 
     P0(t) = (Σ_items popularity·[t ∈ tags] + PRIOR_EVENTS · part of catalogue entries with t) / (Σ + PRIOR_EVENTS)
 """

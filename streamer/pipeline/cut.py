@@ -1,31 +1,29 @@
-"""Cut: what a checkpoint has to write for one partition. Decides which profiles go out, marks them as published, packs the rows.
+"""Cut: what a checkpoint writes for one partition: which profiles go out, and the rows of all users that changed.
 
 Everything happens between two batches and at once: rows, profiles and positions of one cut belong together.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.pipeline import gate, publish
-from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.layout import N_VECTOR, Users, pack
+from streamer.pipeline.publish import Reading, World
 from streamer.profile import Change
 
-# Why a user is looked at: values of `why`.
+# Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2
 
-FoldIn = Callable[[NDArray[np.uint64], NDArray[np.int64]], NDArray[np.float32]]
 
+class Candidates(NamedTuple):
+    """The users that a cut looks at."""
 
-class Policy(NamedTuple):
-    """How profiles are read and when they are published."""
-
-    thresholds: gate.Thresholds
-    scales: publish.Scales
-    vector_cosine: float
+    slots: NDArray[np.int64]  # distinct
+    why: NDArray[np.int64]
+    keys: Sequence[bytes]  # their user ids in UTF-8
 
 
 class Publication(NamedTuple):
@@ -36,114 +34,75 @@ class Publication(NamedTuple):
     as_of: int
     value: bytes
     first_change: str
-    at_once: bool  # it was not held back before
+    at_once: bool  # an event brought it about, not the end of a wait
 
 
 class Cut(NamedTuple):
-    """Rows of all slots that were given, in their order; the profiles among them; who is held back until when."""
+    """Rows of all candidates, in their order; the profiles among them; who is held back from now on."""
 
     rows: list[bytes]
     publications: list[Publication]
     held: NDArray[np.int64]  # slots whose change is newly held back
 
 
-def cut(
-    users: Users,
-    slots: NDArray[np.int64],
-    why: NDArray[np.int64],
-    keys: Sequence[bytes],
-    causes: list[str],
-    catalogue: Catalogue,
-    names: publish.Names,
-    fold_in: FoldIn,
-    policy: Policy,
-    now_ms: int,
-    due_ms: int,
-) -> Cut:
+def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, due_ms: int) -> Cut:
     """Assess, publish what passes the gate, hold the rest back until `due_ms`, pack all rows.
 
-    `slots` are distinct; `keys` their user ids in UTF-8; `causes` is the cache's list by slot, emptied for what is published.
+    `causes` are the event ids behind unpublished changes, by slot; those of published users are emptied.
     """
-    assessed = gate.assess(users, slots, catalogue, policy.thresholds)
-    vectors, cosine = _vectors(users, slots, assessed, why, fold_in)
-    moved = (cosine < policy.vector_cosine) & (users.head["version"][slots] > 0)
+    slots, why, keys = candidates
+    assessed = publish.assess(world, slots)
+    vectors, cosine = _vectors(world, slots, (assessed.reasons != 0) | (why != CHANGED))
+    moved = (cosine < world.policy.thresholds.cosine) & (world.users.head["version"][slots] > 0)
     assessed.reasons[moved] |= gate.VECTOR
     out = np.flatnonzero((assessed.reasons != 0) | (why != CHANGED))
-    publications = _publish(
-        users, slots, out, why, keys, causes, catalogue, names, assessed, vectors, cosine, policy, now_ms
-    )
-    held = _hold(users, slots, out, why, due_ms)
-    return Cut(pack(users, slots, [causes[s].encode() for s in slots.tolist()]), publications, held)
+    _stamp(world.users, slots[out], now_ms)
+    reading = publish.read(world, slots[out], gate.rows_of(assessed, out), vectors[out])
+    publications = [
+        _publication(reading, row, keys[i].decode(), int(why[i]), float(cosine[i]), causes)
+        for row, i in enumerate(out.tolist())
+    ]
+    _mark_published(reading)
+    held = _hold(world.users, np.delete(slots, out), due_ms)
+    return Cut(pack(world.users, slots, [causes[slot].encode() for slot in slots.tolist()]), publications, held)
 
 
 def _vectors(
-    users: Users, slots: NDArray[np.int64], assessed: gate.Assessed, why: NDArray[np.int64], fold_in: FoldIn
+    world: World, slots: NDArray[np.int64], asked: NDArray[np.bool_]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-    """Vectors of those who may need them, zeros for the rest; cosine with the published one, 1 where it was not computed."""
-    wanted = np.flatnonzero(gate.vector_is_old(users, slots) | (assessed.reasons != 0) | (why != CHANGED))
-    vectors = np.zeros((len(slots), users.vector.shape[1]), np.float32)
+    """Vectors of those `asked` for and of those whose is old; and each one's cosine with the published vector.
+
+    Where none was computed, the vector is zeros and the cosine 1.
+    """
+    vectors = np.zeros((len(slots), world.users.vector.shape[1]), np.float32)
     cosine = np.ones(len(slots))
+    wanted = np.flatnonzero(asked | gate.vector_is_old(world.users, slots))
     if len(wanted):
-        some = slots[wanted]
-        vectors[wanted] = fold_in(users.recent_item[some], users.head["counts"][some, 1].astype(np.int64))
-        cosine[wanted] = gate.cosines(users, some, vectors[wanted])
-        users.head["since_vector"][some] = 0
+        vectors[wanted] = publish.fold_in(world, slots[wanted])
+        cosine[wanted] = gate.cosines(world.users, slots[wanted], vectors[wanted])
+        world.users.head["since_vector"][slots[wanted]] = 0
     return vectors, cosine
 
 
-def _publish(
-    users: Users,
-    slots: NDArray[np.int64],
-    out: NDArray[np.int64],
-    why: NDArray[np.int64],
-    keys: Sequence[bytes],
-    causes: list[str],
-    catalogue: Catalogue,
-    names: publish.Names,
-    assessed: gate.Assessed,
-    vectors: NDArray[np.float32],
-    cosine: NDArray[np.float64],
-    policy: Policy,
-    now_ms: int,
-) -> list[Publication]:
-    chosen = slots[out]
-    users.head["version"][chosen] += 1
-    users.head["published_at"][chosen] = now_ms
-    users.head["held_until"][chosen] = 0
-    part = gate.Assessed(*(column[out] for column in assessed))
-    numbers = publish.read(users, chosen, part, catalogue, policy.scales)
-    publications = []
-    for row, (i, slot) in enumerate(zip(out.tolist(), chosen.tolist(), strict=True)):
-        changed = _changes(users, slot, row, part, names, int(why[i]), float(cosine[i]))
-        profile = publish.profile(
-            users,
-            slot,
-            row,
-            keys[i].decode(),
-            numbers,
-            part,
-            vectors[i],
-            names,
-            changed,
-            causes[slot],
-            policy.scales.model,
-        )
-        publications.append(Publication(slot, profile.version, profile.as_of, publish.encode(profile), changed[0].what, int(why[i]) == CHANGED))
-        causes[slot] = ""
-    gate.mark_published(users, chosen, part.share, part.status)
-    users.head["lost_tag"][chosen] = 0
-    users.vector[chosen] = gate.quantise(vectors[out])
-    users.head["counts"][chosen, N_VECTOR] = users.vector.shape[1]
-    return publications
+def _stamp(users: Users, slots: NDArray[np.int64], now_ms: int) -> None:
+    users.head["version"][slots] += 1
+    users.head["published_at"][slots] = now_ms
+    users.head["held_until"][slots] = 0
 
 
-def _changes(
-    users: Users, slot: int, row: int, assessed: gate.Assessed, names: publish.Names, why: int, cosine: float
-) -> list[Change]:
+def _publication(reading: Reading, row: int, user_id: str, why: int, cosine: float, causes: list[str]) -> Publication:
+    slot = int(reading.slots[row])
+    changed = _changes(reading, row, why, cosine)
+    profile = publish.profile(reading, row, user_id, changed, causes[slot])
+    causes[slot] = ""
+    return Publication(slot, profile.version, profile.as_of, publish.encode(profile), changed[0].what, why == CHANGED)
+
+
+def _changes(reading: Reading, row: int, why: int, cosine: float) -> list[Change]:
     """Why the profile goes out; never empty."""
-    reasons = int(assessed.reasons[row])
+    reasons = int(reading.assessed.reasons[row])
     found = [Change("first_profile")] if reasons & gate.FIRST else []
-    found += publish.changes(users, slot, row, assessed, names)
+    found += publish.changes(reading, row)
     if reasons & gate.VECTOR:
         found.append(Change("vector_moved", before=1.0, after=round(cosine, 4)))
     if not found:
@@ -151,12 +110,17 @@ def _changes(
     return found
 
 
-def _hold(
-    users: Users, slots: NDArray[np.int64], out: NDArray[np.int64], why: NDArray[np.int64], due_ms: int
-) -> NDArray[np.int64]:
+def _mark_published(reading: Reading) -> None:
+    """What went out is what later changes are held against."""
+    users, slots = reading.world.users, reading.slots
+    gate.mark_published(users, slots, reading.assessed.share, reading.assessed.status)
+    users.head["lost_tag"][slots] = 0
+    users.vector[slots] = gate.quantise(reading.vectors)
+    users.head["counts"][slots, N_VECTOR] = users.vector.shape[1]
+
+
+def _hold(users: Users, slots: NDArray[np.int64], due_ms: int) -> NDArray[np.int64]:
     """Changes that did not pass the gate wait from here on; those that wait already keep their time."""
-    waiting = np.ones(len(slots), np.bool_)
-    waiting[out] = False
-    fresh = slots[waiting & (why == CHANGED) & (users.head["held_until"][slots] == 0)]
+    fresh: NDArray[np.int64] = slots[users.head["held_until"][slots] == 0]
     users.head["held_until"][fresh] = due_ms
     return fresh

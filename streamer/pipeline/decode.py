@@ -1,6 +1,7 @@
-"""Decode: raw records of one topic partition become events; what is bad becomes `Rejected` with its reason. Bad input is data.
+"""Decode: raw records of one topic partition become events; what is bad becomes `Rejected` with its reason.
 
-A batch is decoded record by record in one C loop (`map`); only when one of it is bad does Python look at each.
+Bad input is data: nothing in here raises for it. A batch is decoded record by record in one C loop (`map`);
+only when one of it is bad does Python look at each.
 """
 
 import re
@@ -39,7 +40,7 @@ class Record(Protocol):
 class Rejected(NamedTuple):
     """A record that is not taken in, and why."""
 
-    index: int  # in the records it came with
+    place: int  # in the records it came with
     reason: Reason
     detail: str
 
@@ -56,7 +57,7 @@ class Decoded(NamedTuple):
     """The good events of a take, in order, with their places in it; the bad ones apart."""
 
     events: list[Any]
-    index: NDArray[np.int64]
+    places: NDArray[np.int64]
     ts: NDArray[np.int64]
     rejected: list[Rejected]
     newest_ts: int
@@ -65,7 +66,7 @@ class Decoded(NamedTuple):
 _DECODERS: dict[int, Callable[[bytes], UserEvent]] = {k.code: msgspec.json.Decoder(k.struct).decode for k in KINDS}
 _decode_item = msgspec.json.Decoder(Item).decode
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
-_currency_is_good = re.compile(r"[A-Z]{3}").fullmatch
+_three_capitals = re.compile(r"[A-Z]{3}").fullmatch
 
 
 def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_ts: int) -> Decoded:
@@ -74,61 +75,71 @@ def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_
     `newest_ts` is the newest `ts` (ms) accepted from this partition before; the result has it as it is after.
     """
     events, rejected = _decode_all(_DECODERS[kind.code], records, limits.max_event_bytes)
-    _check(events, rejected, records)
+    _check_keys(events, rejected, records)
+    _check_currencies(events, rejected)
     kept = [i for i, event in enumerate(events) if event is not None]
     ts = np.array([events[i].ts for i in kept], np.int64)
     appended_at = np.array([records[i].timestamp for i in kept], np.int64)
     verdict, newest_ts = _check_times(ts, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
     rejected += [_wrong_time(kept[j], int(verdict[j]), int(ts[j]), limits) for j in np.flatnonzero(verdict).tolist()]
     good = np.flatnonzero(verdict == 0)
-    index = np.array(kept, np.int64)[good]
-    return Decoded([events[i] for i in index.tolist()], index, ts[good], sorted(rejected), newest_ts)
+    places = np.array(kept, np.int64)[good]
+    return Decoded([events[i] for i in places.tolist()], places, ts[good], sorted(rejected), int(newest_ts))
 
 
 def decode_items(records: Sequence[Record], limits: Limits) -> tuple[list[tuple[str, Item | None]], list[Rejected]]:
     """Catalogue changes `(item_id, item)`, None for a deletion, in order; and what was rejected."""
-    deletions = [record.value is None for record in records]
-    events, rejected = _decode_all(_decode_item, records, limits.max_event_bytes, skip=deletions)
+    written = [i for i, record in enumerate(records) if record.value is not None]
+    items, bad = _decode_all(_decode_item, [records[i] for i in written], limits.max_event_bytes)
+    rejected = [Rejected(written[place], reason, detail) for place, reason, detail in bad]
+    item_at = dict(zip(written, items, strict=True))
     changes: list[tuple[str, Item | None]] = []
     for i, record in enumerate(records):
-        item = events[i]
-        if deletions[i]:
-            item_id = _text(record.key)
-            if item_id:
-                changes.append((item_id, None))
-            else:
-                rejected.append(Rejected(i, "key_mismatch", "a deletion needs the item_id in UTF-8 as its key"))
-        elif item is not None:
-            problem = _key_problem(record.key, item.item_id, "item_id") or _currency_problem(item.currency)
-            if problem:
-                rejected.append(Rejected(i, *problem))
-            else:
-                changes.append((item.item_id, item))
+        item = item_at.get(i)
+        if record.value is not None and item is None:
+            continue
+        problem = _item_problem(record.key, item)
+        if problem:
+            rejected.append(Rejected(i, *problem))
+        else:
+            changes.append(((record.key or b"").decode(), item))
     return changes, sorted(rejected)
 
 
-def _text(key: bytes | None) -> str | None:
+def _item_problem(key: bytes | None, item: Item | None) -> tuple[Reason, str] | None:
+    if item is None:
+        return None if _is_id(key) else ("key_mismatch", "a deletion needs the item_id in UTF-8 as its key")
+    if key != item.item_id.encode():
+        return _key_mismatch(key, item.item_id, "item_id")
+    return None if _is_currency(item.currency) else _bad_currency(item.currency)
+
+
+def _is_id(key: bytes | None) -> bool:
     try:
-        return key.decode() if key else None
+        return bool(key and key.decode())
     except UnicodeDecodeError:
-        return None
+        return False
 
 
 def _decode_all(
-    decode: Callable[[bytes], Any], records: Sequence[Record], limit: int, skip: list[bool] | None = None
+    decode: Callable[[bytes], Any], records: Sequence[Record], limit: int
 ) -> tuple[list[Any], list[Rejected]]:
-    """Every record decoded; None where that failed (or was skipped), with the reason apart."""
+    """Every record decoded; None where that failed, with the reason apart."""
     values = [record.value for record in records]
     try:
-        if max(map(len, values)) <= limit:  # type: ignore[arg-type]
+        if max(map(len, values), default=0) <= limit:  # type: ignore[arg-type]  # a None falls through as TypeError
             return list(map(decode, values)), []  # type: ignore[arg-type]
     except _UNDECODABLE:
         pass
+    return _decode_each(decode, values, limit)
+
+
+def _decode_each(
+    decode: Callable[[bytes], Any], values: list[bytes | None], limit: int
+) -> tuple[list[Any], list[Rejected]]:
     events: list[Any] = [None] * len(values)
     rejected = []
     for i, value in enumerate(values):
-        if skip and skip[i]:
-            continue
         result = _decode_one(decode, value, limit)
         if isinstance(result, tuple):
             rejected.append(Rejected(i, *result))
@@ -170,32 +181,36 @@ def _validation_reason(message: str) -> Reason:
     return "wrong_type"
 
 
-def _check(events: list[Any], rejected: list[Rejected], records: Sequence[Record]) -> None:
-    """Checks that the structs cannot make; a bad event becomes None."""
+def _check_keys(events: list[Any], rejected: list[Rejected], records: Sequence[Record]) -> None:
+    """An event under a key that is not its user's becomes None."""
     for i, event in enumerate(events):
         if event is not None and records[i].key != event.user_id.encode():
-            rejected.append(Rejected(i, *_key_problem(records[i].key, event.user_id, "user_id")))  # type: ignore[misc]
+            rejected.append(Rejected(i, *_key_mismatch(records[i].key, event.user_id, "user_id")))
             events[i] = None
-    currencies = {getattr(event, "currency", None) for event in events}
-    wrong = {currency for currency in currencies if _currency_problem(currency)}
-    if wrong:
-        for i, event in enumerate(events):
-            if event is not None and event.currency in wrong:
-                rejected.append(Rejected(i, *_currency_problem(event.currency)))  # type: ignore[misc]
-                events[i] = None
 
 
-def _key_problem(key: bytes | None, wanted: str, field: str) -> tuple[Reason, str] | None:
-    if key == wanted.encode():
-        return None
+def _check_currencies(events: list[Any], rejected: list[Rejected]) -> None:
+    """An event with a currency that is none becomes None. Each code is looked at once."""
+    wrong = {code for code in {getattr(event, "currency", None) for event in events} if not _is_currency(code)}
+    if not wrong:
+        return
+    for i, event in enumerate(events):
+        if event is not None and event.currency in wrong:
+            rejected.append(Rejected(i, *_bad_currency(event.currency)))
+            events[i] = None
+
+
+def _is_currency(code: str | None) -> bool:
+    return code is None or _three_capitals(code) is not None
+
+
+def _key_mismatch(key: bytes | None, wanted: str, field: str) -> tuple[Reason, str]:
     said = "no key" if key is None else f"key {key[:64]!r}"
     return "key_mismatch", f"{said}, {field} is {wanted[:64]!r}: the key has to be the {field} in UTF-8"
 
 
-def _currency_problem(currency: str | None) -> tuple[Reason, str] | None:
-    if currency is None or _currency_is_good(currency):
-        return None
-    return "out_of_range", f"currency {currency!r} is not an ISO 4217 code (three capital letters)"
+def _bad_currency(code: str | None) -> tuple[Reason, str]:
+    return "out_of_range", f"currency {code!r} is not an ISO 4217 code (three capital letters)"
 
 
 _FUTURE, _OLD = 1, 2
@@ -214,9 +229,9 @@ def _check_times(ts, appended_at, future_ms, too_old_ms, newest_ts):  # type: ig
     return verdict, newest_ts
 
 
-def _wrong_time(index: int, verdict: int, ts: int, limits: Limits) -> Rejected:
+def _wrong_time(place: int, verdict: int, ts: int, limits: Limits) -> Rejected:
     if verdict == _FUTURE:
         detail = f"ts {ts} is more than {limits.future_ms} ms ahead of the record's Kafka timestamp"
-        return Rejected(index, "from_the_future", detail)
+        return Rejected(place, "from_the_future", detail)
     detail = f"ts {ts} is more than {limits.too_old_ms} ms behind the newest event of its topic partition"
-    return Rejected(index, "too_old", detail)
+    return Rejected(place, "too_old", detail)

@@ -1,7 +1,8 @@
 """Fold: events in columns change the users' rows. The hot path: one compiled pass over a batch, no Python per event.
 
 An event costs a look through the user's ring of event ids, one entry in the recent items, and one touch per tag (see
-`model.interests`); nothing else of the user's row is read. Events are taken in the order of `order`: the one in which Kafka got them.
+`model.interests`); nothing else of the user's row is read. Events are taken in the order of `order`: the one in which
+Kafka got them.
 """
 
 from typing import NamedTuple
@@ -52,9 +53,10 @@ class Folded(NamedTuple):
 def fold(
     users: Users, events: Columns, order: NDArray[np.int64], half_lives_ms: NDArray[np.float64], batch: int
 ) -> Folded:
-    """Apply events to `users` in place. `order` is a permutation of the events; `batch` numbers the call, for the cache.
+    """Apply events to `users` in place.
 
-    Raises nothing: what can be wrong with an event was found before (`pipeline.decode`).
+    `order` is a permutation of the events; `half_lives_ms` f64[3] are those of `model.interests`; `batch` numbers the
+    call, for the cache. Raises nothing: what can be wrong with an event was found before (`pipeline.decode`).
     """
     outcome = np.zeros(len(order), np.uint8)
     predecessors = np.zeros((len(order), PREDECESSORS), np.uint64)
@@ -109,7 +111,7 @@ def _seen(ring, head, event):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _remember_predecessors(users, s, head, out):  # type: ignore[no-untyped-def]
-    for j in range(min(np.int64(head.counts[N_RECENT]), len(out))):
+    for j in range(min(np.int64(head.counts[N_RECENT]), np.int64(len(out)))):
         out[j] = users.recent_item[s, j]
 
 
@@ -150,7 +152,7 @@ def _add_recent(items, times, head, item, ts, kind):  # type: ignore[no-untyped-
         j += 1
     if j == len(items):
         return
-    n = min(n + 1, len(items))
+    n = min(n + 1, np.int64(len(items)))
     for k in range(n - 1, j, -1):
         items[k] = items[k - 1]
         times[k] = times[k - 1]

@@ -4,7 +4,9 @@ A tag's share of a user's interests is held against the share that was last publ
 
     in_before = published > 0            (a share under the threshold is stored with its sign turned)
     in_now    = share ≥ enter, or in_before and share ≥ leave
-    added = in_now and not in_before,  dropped = in_before and not in_now,  shifted = both and |share - published| ≥ shift
+    added     = in_now and not in_before
+    dropped   = in_before and not in_now
+    shifted   = both, and |share - published| ≥ shift
 
 Shares are taken at the user's own newest event: nobody's profile changes by silence.
 """
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from streamer.model.interests import MAIN, shares
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import lookup
-from streamer.pipeline.layout import N_TAGS, TAGS, Users
+from streamer.pipeline.layout import N_TAGS, N_VECTOR, TAGS, Users
 
 # Why a profile is published: bits of `Assessed.reasons`.
 FIRST, INTERESTS, VECTOR = 1, 2, 4
@@ -36,6 +38,7 @@ class Thresholds(NamedTuple):
     shift: float
     smoothing: float
     half_life_ms: float
+    cosine: float
 
 
 class Assessed(NamedTuple):
@@ -56,6 +59,11 @@ def assess(users: Users, slots: NDArray[np.int64], catalogue: Catalogue, thresho
     return result
 
 
+def rows_of(assessed: Assessed, rows: NDArray[np.int64]) -> Assessed:
+    """The verdicts on some of the users."""
+    return Assessed(assessed.share[rows], assessed.prior[rows], assessed.status[rows], assessed.reasons[rows])
+
+
 def vector_is_old(users: Users, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whose vector has to be folded in anew before the gate can tell whether it moved."""
     stale: NDArray[np.bool_] = users.head["since_vector"][slots] >= VECTOR_EVERY
@@ -64,7 +72,8 @@ def vector_is_old(users: Users, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 def cosines(users: Users, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
     """Cosine of each published vector with the present one; 1 where both are null, 0 where one is."""
-    old = users.vector[slots].astype(np.float64)
+    has_one = users.head["counts"][slots, N_VECTOR] > 0
+    old = users.vector[slots].astype(np.float64) * has_one[:, None]
     new = vectors.astype(np.float64)
     norms = np.linalg.norm(old, axis=1), np.linalg.norm(new, axis=1)
     product = norms[0] * norms[1]

@@ -1,15 +1,18 @@
 """The users in memory: one slot a user, one array a field. And the rows they are stored as.
 
-Every array has `capacity` slots in its first dimension. A field that holds a list has a count beside it in `counts`; only the
-used part of a list is stored. The row of a user, little-endian, layout 1:
+Every array has `capacity` slots in its first dimension. A field that holds a list has a count beside it in `counts`;
+only the used part of a list is stored. The row of a user, little-endian, layout 1:
 
-    u8 layout | u8 flags (bit 0: a change is held back) | HEAD (fixed) | used part of every list in the order of LISTS | cause
+    u8 layout | u8 flags (bit 0: a change is held back) | HEAD (fixed) | used part of every list, as in LISTS | cause
 
-`cause` is the event_id behind a change that is not published yet (its length is in HEAD). An example: a user with 2 tags, 3 recent
-items, 3 event ids, no spending and no vector takes 2 + 168 + 2·36 + 3·16 + 3·8 = 314 bytes; a full one about 2.6 KB.
+`cause` is the event_id behind a change that is not published yet. An example: a user with 2 tags, 3 recent items, 3
+event ids, no spending and no vector takes 2 + 168 + 2·36 + 3·16 + 3·8 = 314 bytes; a full one about 2.6 KB.
 
-Item ids, tags and event ids are kept as 64-bit hashes (xxh3): the strings of items and tags stand once in the dictionary rows of
-the partition (see `pipeline.names`).
+Widths are settings, and may change between two starts: of recent items and event ids the newest are kept, a vector of
+another width is dropped.
+
+Item ids, tags and event ids are kept as 64-bit hashes (xxh3): the strings of items and tags stand once in the
+dictionary rows of the partition (see `pipeline.names`).
 """
 
 from typing import Final, NamedTuple
@@ -27,9 +30,6 @@ TAGS: Final = 32  # tags tracked a user: 20 are shown, the rest is the waiting r
 CURRENCIES: Final = 6  # currencies summed a user; purchases in further ones count, their amounts do not
 PREDECESSORS: Final = 12  # earlier items that a signal names: beyond them 2^(-age/3) is under 7 %
 
-# Scales of an interest's weight: the columns of `tag_weight`.
-RECENT, MAIN, EVENTS, EVER = range(4)
-
 # Lists that have a count: the columns of `counts`.
 N_TAGS, N_RECENT, N_SEEN, N_SPEND, N_VECTOR = range(5)
 
@@ -45,10 +45,9 @@ HEAD: Final = np.dtype(
         ("held_until", "<i8"),  # when a change held back is due, ms; 0: nothing is held
         ("lost_tag", "<u8"),  # a published interest that left the tracked tags since; 0: none
         ("by_hour", "<u4", (24,)),
-        ("counts", "u1", (8,)),
+        ("counts", "<u2", (6,)),  # the last is reserved
         ("seen_next", "<u2"),  # where the ring of event ids goes on
-        ("cause_bytes", "<u2"),
-        ("reserved", "<u4"),
+        ("reserved", "<u2"),
     ]
 )
 
@@ -66,7 +65,7 @@ class Users(NamedTuple):
 
     head: NDArray[np.void]  # [capacity] HEAD
     tag: NDArray[np.uint64]  # [capacity, TAGS]
-    tag_weight: NDArray[np.float32]  # [capacity, TAGS, 4], each valid at the tag's `tag_ts`
+    tag_weight: NDArray[np.float32]  # [capacity, TAGS, 4] by scale, see `model.interests`; valid at the tag's `tag_ts`
     tag_ts: NDArray[np.int64]  # [capacity, TAGS] newest event of the tag, ms
     tag_published: NDArray[np.float32]  # [capacity, TAGS] share as last published; 0: was no interest
     recent_item: NDArray[np.uint64]  # [capacity, recent] newest first
@@ -114,14 +113,13 @@ def allocate(capacity: int, shape: Shape) -> Users:
 
 
 def clear(users: Users, slots: NDArray[np.int64]) -> None:
-    """Make slots blank. List fields need none of it: their counts are zero."""
+    """Make slots blank. Lists keep what was in them: their counts are zero."""
     users.head[slots] = np.zeros((), HEAD)
     users.touched_at[slots] = 0
 
 
 def pack(users: Users, slots: NDArray[np.int64], causes: list[bytes]) -> list[bytes]:
     """The rows of users, one a slot; `causes` are the event ids behind unpublished changes, b"" for none."""
-    users.head["cause_bytes"][slots] = [len(cause) for cause in causes]
     tails, tail_at = ragged(causes)
     out, at = _pack(slots, _bytes(users.head), _counts(users), *_lists(users), tails, tail_at)
     out[at[:-1]] = LAYOUT
@@ -132,14 +130,12 @@ def pack(users: Users, slots: NDArray[np.int64], causes: list[bytes]) -> list[by
 
 
 def unpack(users: Users, slots: NDArray[np.int64], rows: list[bytes]) -> list[bytes]:
-    """Read rows into slots; returns their causes. Raises StateError for rows of a newer layout."""
+    """Read rows into slots; returns their causes. Raises StateError for rows of a newer layout, before any is read."""
     for row in rows:
         if row[0] > LAYOUT:
             raise StateError(f"state layout {row[0]} is newer than this worker's {LAYOUT}: upgrade the worker")
     raw, at = ragged(rows)
-    tail_at = _unpack(slots, raw, at, _bytes(users.head), _counts(users), *_lists(users))
-    width = users.seen.shape[1]
-    users.head["seen_next"][slots] %= width
+    tail_at = _unpack(slots, raw, at, _bytes(users.head), _counts(users), users.head["seen_next"], *_lists(users))
     return [row[tail:] for row, tail in zip(rows, (tail_at - at[:-1]).tolist(), strict=True)]
 
 
@@ -150,7 +146,13 @@ def held_until(row: bytes) -> int:
     return int.from_bytes(row[2 + _HELD_AT : 10 + _HELD_AT], "little")
 
 
+def published_at(row: bytes) -> int:
+    """When the user of a stored row was last published, in ms; 0 for never. Reads the row in place."""
+    return int.from_bytes(row[2 + _PUBLISHED_AT : 10 + _PUBLISHED_AT], "little")
+
+
 _HELD_AT: Final = int(HEAD.fields["held_until"][1])  # type: ignore[index]
+_PUBLISHED_AT: Final = int(HEAD.fields["published_at"][1])  # type: ignore[index]
 
 
 def ragged(parts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
@@ -164,7 +166,7 @@ def _bytes(column: NDArray[np.generic]) -> NDArray[np.uint8]:
     return column.view(np.uint8).reshape(len(column), -1)
 
 
-def _counts(users: Users) -> NDArray[np.uint8]:
+def _counts(users: Users) -> NDArray[np.uint16]:
     return users.head["counts"]
 
 
@@ -199,8 +201,8 @@ def _pack(slots, head, counts, lists, entry, count_of, tails, tail_at):  # type:
 
 
 @njit(cache=True)
-def _unpack(slots, raw, at, head, counts, lists, entry, count_of):  # type: ignore[no-untyped-def]
-    """A list longer than its column (a setting became smaller) is cut: the rest of it is skipped."""
+def _unpack(slots, raw, at, head, counts, seen_next, lists, entry, count_of):  # type: ignore[no-untyped-def]
+    """Where each row's tail begins."""
     tail_at = np.zeros(len(slots), np.int64)
     for i in range(len(slots)):
         s, o = slots[i], at[i] + 2
@@ -208,12 +210,36 @@ def _unpack(slots, raw, at, head, counts, lists, entry, count_of):  # type: igno
         o += head.shape[1]
         for c in range(len(entry)):
             size = counts[s, count_of[c]] * entry[c]
-            kept = min(size, lists[c].shape[1])
-            lists[c][s, :kept] = raw[o : o + kept]
+            if count_of[c] == N_SEEN:
+                _fit_ring(raw[o : o + size], seen_next[s] * entry[c], lists[c][s])
+            else:
+                kept = min(size, lists[c].shape[1])
+                lists[c][s, :kept] = raw[o : o + kept]
             o += size
         tail_at[i] = o
-        for c in range(len(entry)):
-            limit = lists[c].shape[1] // entry[c]
-            if counts[s, count_of[c]] > limit:
-                counts[s, count_of[c]] = limit
+        _fit_counts(counts[s], seen_next, s, lists, entry, count_of)
     return tail_at
+
+
+@njit(cache=True)
+def _fit_ring(stored, oldest, out):  # type: ignore[no-untyped-def]
+    """A ring as it is if its column has just this width; else the newest that fit, in the order of arrival."""
+    if len(stored) == len(out):
+        out[:] = stored
+        return
+    ordered = np.concatenate((stored[oldest:], stored[:oldest]))
+    size = min(len(stored), len(out))
+    out[:size] = ordered[len(stored) - size :]
+
+
+@njit(cache=True)
+def _fit_counts(counts, seen_next, s, lists, entry, count_of):  # type: ignore[no-untyped-def]
+    for c in range(len(entry)):
+        width = lists[c].shape[1] // entry[c]
+        n = counts[count_of[c]]
+        if count_of[c] == N_SEEN:
+            seen_next[s] = (seen_next[s] if n == width else min(n, width)) % width
+        if count_of[c] == N_VECTOR:
+            counts[N_VECTOR] = n if n == width else 0
+        else:
+            counts[count_of[c]] = min(n, width)

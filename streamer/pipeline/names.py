@@ -1,7 +1,8 @@
 """Dictionary rows: what the hashes in a partition's rows stand for.
 
-Users' rows name items and tags by hash. The first time that a partition refers to one since it was opened, its name goes into the
-partition's store as a row of its own, in the same checkpoint: so the rows can be read with nothing else at hand.
+Users' rows name items and tags by hash. The first time that a partition refers to one since it was opened, its name
+goes into the partition's store as a row of its own, in the same checkpoint: so the rows can be read with nothing else
+at hand.
 
     key: b"d" + hash, 8 bytes little-endian → item id     key: b"t" + hash → tag
 """

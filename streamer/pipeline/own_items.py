@@ -1,12 +1,14 @@
 """The items that a partition owns: what all users' events taught about them. One row an item that had an event.
 
-Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new, and then at most every MODEL_EVERY_MS.
+Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new, and then at most every
+MODEL_EVERY_MS.
 """
 
 from typing import Final
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
 from streamer.errors import StateError
 from streamer.events import Item
@@ -16,9 +18,7 @@ from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
 
 LAYOUT: Final = 1
-MODEL_EVERY_MS: Final = (
-    5_000  # vectors move slowly: every worker reads every model, so this bounds what all of them read
-)
+MODEL_EVERY_MS: Final = 5_000  # vectors move slowly, and every worker reads every model: bounds what they all read
 
 
 class ItemRow(msgspec.Struct, frozen=True, array_like=True):
@@ -147,7 +147,7 @@ class OwnItems:
             self.tags[i],
         )
 
-    def _rows(self, signals: Learned, catalogue: Catalogue) -> np.ndarray:  # type: ignore[type-arg]
+    def _rows(self, signals: Learned, catalogue: Catalogue) -> NDArray[np.int64]:
         return np.array(
             [self._row(name, signals.tags.get(n, []), catalogue) for n, name in enumerate(signals.items)], np.int64
         )
@@ -190,7 +190,7 @@ class OwnItems:
             setattr(self, name, new)
 
 
-def _add_popularity(own: OwnItems, rows: np.ndarray, signals: Learned) -> None:  # type: ignore[type-arg]
+def _add_popularity(own: OwnItems, rows: NDArray[np.int64], signals: Learned) -> None:
     """Decayed count of events, valid at the newest; a late event adds what it would weigh by now."""
     for i, ts in zip(rows.tolist(), signals.ts.tolist(), strict=True):
         gap = ts - int(own.ts[i])

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from streamer.events import KIND_NAMES
 from streamer.model.interests import EVENTS, MAIN, RECENT, shares
+from streamer.pipeline import gate
 from streamer.pipeline.assemble import currency_name
-from streamer.pipeline.catalogue import Catalogue
-from streamer.pipeline.gate import ADDED, DROPPED, SHIFTED, Assessed
+from streamer.pipeline.gate import ADDED, DROPPED, SHIFTED, Assessed, Thresholds
 from streamer.pipeline.hashing import lookup
 from streamer.pipeline.layout import N_RECENT, N_SPEND, N_TAGS, Users
-from streamer.profile import Activity, Change, Interest, ItemEvent, Profile
+from streamer.pipeline.space import ItemSpace
+from streamer.profile import Activity, Change, Interest, ItemEvent, Profile, What
 
 BECAUSE: Final = 3  # items named behind an interest: enough for a sentence
 MIN_PRIOR: Final = 1e-6  # floor under P0: lift of a tag that nobody else has stays finite
@@ -31,7 +32,6 @@ class Scales(NamedTuple):
     smoothing: float
     half_life_ms: float
     recent_half_life_ms: float
-    model: str
 
 
 class Names(NamedTuple):
@@ -41,7 +41,23 @@ class Names(NamedTuple):
     tag: Callable[[int], str | None]
 
 
-class Read(NamedTuple):
+class Policy(NamedTuple):
+    """When profiles are published, and how they are read."""
+
+    thresholds: Thresholds
+    scales: Scales
+
+
+class World(NamedTuple):
+    """What profiles are made from: the same for all users of a partition."""
+
+    users: Users
+    space: ItemSpace
+    names: Names
+    policy: Policy
+
+
+class Numbers(NamedTuple):
     """What is computed in bulk for n users and their first `k` interests."""
 
     order: NDArray[np.int64]  # [n, k] places of the tags, strongest first; -1: none
@@ -51,50 +67,63 @@ class Read(NamedTuple):
     because: NDArray[np.int64]  # [n, k, BECAUSE] places of recent items; -1: none
 
 
-def read(users: Users, slots: NDArray[np.int64], assessed: Assessed, catalogue: Catalogue, scales: Scales) -> Read:
-    """Order the interests and gather their numbers."""
-    n, k = len(slots), scales.interests
-    out = Read(np.full((n, k), -1), np.zeros((n, k)), np.zeros((n, k)), np.zeros((n, k)), np.full((n, k, BECAUSE), -1))
-    items = catalogue.table
+class Reading(NamedTuple):
+    """Users read in bulk: row i of every array is about the user in `slots[i]`."""
+
+    world: World
+    slots: NDArray[np.int64]
+    assessed: Assessed
+    numbers: Numbers
+    vectors: NDArray[np.float32]
+
+
+def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
+    """Hold every user against what was last published. Changes nothing."""
+    return gate.assess(world.users, slots, world.space.catalogue, world.policy.thresholds)
+
+
+def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The vectors f32[n, dim] of users. Changes nothing."""
+    counts = world.users.head["counts"][slots, N_RECENT].astype(np.int64)
+    return world.space.fold_in(world.users.recent_item[slots], counts)
+
+
+def read(world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: NDArray[np.float32]) -> Reading:
+    """Order the interests and gather their numbers. Changes nothing."""
+    n, scales, catalogue = len(slots), world.policy.scales, world.space.catalogue
+    k, items = scales.interests, catalogue.table
+    out = Numbers(
+        np.full((n, k), -1), np.zeros((n, k)), np.zeros((n, k)), np.zeros((n, k)), np.full((n, k, BECAUSE), -1)
+    )
     lives = (scales.half_life_ms, scales.recent_half_life_ms, scales.smoothing)
-    _read(users, slots, assessed, lives, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
-    return out
+    _read(world.users, slots, assessed, lives, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
+    return Reading(world, slots, assessed, out, vectors)
 
 
-def profile(
-    users: Users,
-    slot: int,
-    row: int,
-    user_id: str,
-    numbers: Read,
-    assessed: Assessed,
-    vector: NDArray[np.float32],
-    names: Names,
-    changed: Sequence[Change],
-    cause: str,
-    model: str,
-) -> Profile:
-    """The profile of the user in `slot`, whose numbers stand in `row` of `numbers` and `assessed`."""
-    head = users.head[slot]
-    recent = _recent_items(users, slot, int(head["counts"][N_RECENT]), names)
+def profile(reading: Reading, row: int, user_id: str, changed: Sequence[Change], cause: str) -> Profile:
+    """The profile of the user in `row`."""
+    world, slot = reading.world, int(reading.slots[row])
+    head, vector = world.users.head[slot], reading.vectors[row]
+    recent = _recent_items(world.users, slot, int(head["counts"][N_RECENT]), world.names)
     return Profile(
         user_id=user_id,
         version=int(head["version"]),
         as_of=int(head["as_of"]),
         published_at=int(head["published_at"]),
-        interests=_interests(users, slot, row, numbers, assessed, names, recent),
+        interests=_interests(reading, row, recent),
         vector=base64.b64encode(vector.astype("<f4").tobytes()).decode(),
         vector_dim=len(vector),
-        model=model,
-        activity=_activity(users, slot),
+        model=world.space.model,
+        activity=_activity(world.users, slot),
         recent_items=tuple(item for item in recent if item is not None),
         changed=tuple(changed),
         cause=cause,
     )
 
 
-def changes(users: Users, slot: int, row: int, assessed: Assessed, names: Names) -> list[Change]:
+def changes(reading: Reading, row: int) -> list[Change]:
     """What happened to the interests since the last profile, strongest first."""
+    (users, _, names, _), slot, assessed = reading.world, int(reading.slots[row]), reading.assessed
     found = []
     if lost := int(users.head["lost_tag"][slot]):
         found.append(Change("interest_dropped", tag=names.tag(lost), after=0.0))
@@ -106,44 +135,47 @@ def changes(users: Users, slot: int, row: int, assessed: Assessed, names: Names)
     return sorted(found, key=lambda change: -abs((change.after or 0) - (change.before or 0)))
 
 
-_WHAT: Final = {ADDED: "interest_added", DROPPED: "interest_dropped", SHIFTED: "interest_shifted"}
+_WHAT: Final[dict[int, What]] = {ADDED: "interest_added", DROPPED: "interest_dropped", SHIFTED: "interest_shifted"}
 
 
-def _interests(
-    users: Users,
-    slot: int,
-    row: int,
-    numbers: Read,
-    assessed: Assessed,
-    names: Names,
-    recent: list[ItemEvent | None],
-) -> tuple[Interest, ...]:
-    order = [j for j in numbers.order[row].tolist() if j >= 0]
-    columns = zip(
-        order,
-        users.tag[slot, order].tolist(),
-        users.tag_ts[slot, order].tolist(),
-        assessed.share[row, order].tolist(),
-        assessed.prior[row, order].tolist(),
-        numbers.weight[row].tolist(),
-        numbers.recent[row].tolist(),
-        numbers.events[row].tolist(),
-        numbers.because[row].tolist(),
-        strict=False,
+def _interests(reading: Reading, row: int, recent: list[ItemEvent | None]) -> tuple[Interest, ...]:
+    (users, _, names, _), slot, assessed, numbers = reading.world, reading.slots[row], reading.assessed, reading.numbers
+    order = numbers.order[row][numbers.order[row] >= 0]
+    n = len(order)
+    columns = (
+        users.tag[slot, order],
+        users.tag_ts[slot, order],
+        assessed.share[row, order],
+        assessed.prior[row, order],
+        numbers.weight[row, :n],
+        numbers.recent[row, :n],
+        numbers.events[row, :n],
+        numbers.because[row, :n],
     )
-    return tuple(
-        Interest(
-            tag=name,
-            weight=round(weight, 6),
-            share=round(share, 6),
-            recent=round(recent_share, 6),
-            lift=round(share / max(prior, MIN_PRIOR), 3),
-            events=round(events, 4),
-            last_ts=last_ts,
-            because=tuple(event for k in because if k >= 0 and (event := recent[k]) is not None),
-        )
-        for _, tag, last_ts, share, prior, weight, recent_share, events, because in columns
-        if (name := names.tag(tag)) is not None
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return tuple(_interest(name, recent, *rest) for tag, *rest in rows if (name := names.tag(tag)) is not None)
+
+
+def _interest(
+    tag: str,
+    recent_items: list[ItemEvent | None],
+    last_ts: int,
+    share: float,
+    prior: float,
+    weight: float,
+    recent: float,
+    events: float,
+    because: list[int],
+) -> Interest:
+    return Interest(
+        tag=tag,
+        weight=round(weight, 6),
+        share=round(share, 6),
+        recent=round(recent, 6),
+        lift=round(share / max(prior, MIN_PRIOR), 3),
+        events=round(events, 4),
+        last_ts=last_ts,
+        because=tuple(event for k in because if k >= 0 and (event := recent_items[k]) is not None),
     )
 
 

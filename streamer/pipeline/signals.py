@@ -1,7 +1,8 @@
 """Signals: what events teach about items, on its way from a user's partition to each item's owner.
 
-One record carries all signals of one checkpoint from one partition to another: the value is MessagePack of `Signals`, whose numbers
-are little-endian arrays. About 115 bytes a signal: time, weight, and the user's last twelve items, newest first.
+One record carries all signals of one checkpoint from one partition to another: the value is MessagePack of `Signals`,
+whose numbers are little-endian arrays. About 115 bytes a signal: time, weight, and the user's last twelve items, newest
+first.
 """
 
 from typing import Final

@@ -13,7 +13,7 @@ VERSION: Final = 1  # of the learner: vectors of different versions do not compa
 
 
 class ItemSpace:
-    """Folds users in. `refresh` makes the matrices anew when the catalogue changed; reading between two refreshes is stable."""
+    """Folds users in. `refresh` makes the matrices anew when the catalogue changed; reading in between is stable."""
 
     def __init__(self, catalogue: Catalogue, recent_items: int) -> None:
         self.catalogue = catalogue
@@ -25,7 +25,10 @@ class ItemSpace:
         self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
 
     def refresh(self) -> bool:
-        """Take in what changed since the last call; returns whether anything did. Cost: 100 ns an item at 32 numbers."""
+        """Take in what changed since the last call; returns whether anything did.
+
+        Cost: 100 ns an item at 32 numbers.
+        """
         if self._version == self.catalogue.version:
             return False
         self._version = self.catalogue.version
