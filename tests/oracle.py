@@ -249,7 +249,7 @@ def _is_event(event: dict[str, Any], kind: str) -> bool:
 
 def _is_click(event: dict[str, Any]) -> bool:
     dwell_ms = event.get("dwell_ms")
-    return dwell_ms is None or _is_whole(dwell_ms, 0, 2**63 - 1)
+    return dwell_ms is None or _is_whole(dwell_ms, 0, 10**4000)
 
 
 def _is_purchase(event: dict[str, Any]) -> bool:

@@ -65,6 +65,7 @@ class Decoded(NamedTuple):
 
 _DECODERS: dict[int, Callable[[bytes], UserEvent]] = {k.code: msgspec.json.Decoder(k.struct).decode for k in KINDS}
 _decode_item = msgspec.json.Decoder(Item).decode
+_skip = msgspec.json.Decoder(msgspec.Raw).decode
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
 _three_capitals = re.compile(r"[A-Z]{3}").fullmatch
 
@@ -166,7 +167,7 @@ def _decode_one(decode: Callable[[bytes], Any], value: bytes | None, limit: int)
 def _is_json(value: bytes) -> bool:
     """A struct's decoder stops at the first wrong field: whether the rest is JSON at all is still to be seen."""
     try:
-        msgspec.json.decode(value)
+        _skip(value)
     except _UNDECODABLE:
         return False
     return True
