@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
-from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
 from streamer import metrics
@@ -24,7 +23,7 @@ from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
 from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, Publication, cut
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
-from streamer.pipeline.fold import DUPLICATE, fold
+from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
@@ -68,11 +67,6 @@ class Effects(NamedTuple):
     rejected: list[tuple[str, Any, Rejected]]
     position: Position
     slots: NDArray[np.int64]
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as Java, kafka-python and aiokafka compute it."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 class Partition:
@@ -152,9 +146,8 @@ class Partition:
             order = arrival_order(parts, batch.appended_at)
         with metrics.stage("fold"):
             folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.batch)
-        applied = np.flatnonzero(folded.outcome != DUPLICATE)
         self._note_changed(batch.slot, order, folded.outcome, events)
-        self._send_signals(applied, events, batch, folded.predecessors)
+        self._send_signals(events, items, batch, folded)
         own_tags = any(event.tags for event in events)
         self.named.refer(items, batch.tags, own_tags, catalogue)
         self._account(parts, folded.outcome)
@@ -198,18 +191,13 @@ class Partition:
         self._changed.append(fresh)
         self.changed_rows += len(fresh)
 
-    def _send_signals(
-        self, applied: NDArray[np.int64], events: list[Any], batch: Any, predecessors: NDArray[np.uint64]
-    ) -> None:
-        chosen = [events[i] for i in applied.tolist()]
-        owners = [partition_of(event.item_id.encode(), self.shared.partitions) for event in chosen]
+    def _send_signals(self, events: list[Any], items: NDArray[np.int64], batch: Columns, folded: Folded) -> None:
+        applied = np.flatnonzero(folded.outcome != DUPLICATE)
+        own_tags = {int(items[i]): events[i].tags for i in applied.tolist() if events[i].tags}
         self.outbox.add(
-            owners,
-            [event.item_id for event in chosen],
-            batch.ts[applied],
-            batch.weight[applied],
-            predecessors[applied],
-            [event.tags for event in chosen],
+            signals_.Batch(
+                items[applied], batch.ts[applied], batch.weight[applied], folded.predecessors[applied], own_tags
+            )
         )
 
     def _account(self, parts: list[Part], outcome: NDArray[np.uint8]) -> None:
@@ -264,7 +252,7 @@ class Partition:
             rows=rows,
             local=self._held_rows(result, position.checkpoint),
             publications=[(cache.key_of[p.slot], p) for p in result.publications],
-            signals=self.outbox.take(),
+            signals=self.outbox.take(self.shared.catalogue),
             models=models,
             rejected=rejected,
             position=position,

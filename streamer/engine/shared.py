@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
 from streamer.engine.cache import UserCache
@@ -15,6 +16,11 @@ from streamer.pipeline.layout import Shape
 from streamer.pipeline.publish import Policy, Scales
 from streamer.pipeline.space import ItemSpace
 from streamer.settings import Settings
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Java, kafka-python and aiokafka compute it."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 class Shared(NamedTuple):
@@ -35,7 +41,7 @@ class Shared(NamedTuple):
 def shared_state(settings: Settings) -> Shared:
     """Columns, catalogue and policy of one worker, from its settings."""
     shape = Shape(settings.recent_items, settings.seen_ids, settings.vector_dim)
-    catalogue = Catalogue(settings.vector_dim)
+    catalogue = Catalogue(settings.vector_dim, lambda item_id: partition_of(item_id.encode(), settings.partitions))
     space = ItemSpace(catalogue, settings.recent_items)
     half_life, recent = float(settings.half_life_ms), float(settings.recent_half_life_ms)
     return Shared(

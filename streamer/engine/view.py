@@ -8,7 +8,8 @@ import numpy as np
 from streamer import __version__, metrics
 from streamer.engine.engine import Engine
 from streamer.engine.ingest import Ingest
-from streamer.engine.partition import Partition, partition_of
+from streamer.engine.partition import Partition
+from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
 from streamer.events import Item
 from streamer.pipeline import publish

@@ -60,7 +60,7 @@ def _run(partition: Partition, first: int) -> None:
     records = [Record(b"u", text % (i, i, now), now, i) for i in range(first, first + EVENTS)]
     takes = [Take("clicks", records[:6], first), Take("purchases", records[6:], first)]
     partition.apply_events(partition.decode(takes))
-    value = partition.outbox.take()[0][1]
+    value = partition.outbox.take(partition.shared.catalogue)[0][1]
     partition.apply_signals([Take("item-signals", [Record(b"", value, now, 0)], 0)])
     partition.shared.space.refresh()
     partition.write_to_store(partition.cut(), 1)

@@ -7,7 +7,7 @@ and `lift`:
     P0(t) = (Σ_items popularity·[t ∈ tags] + PRIOR_EVENTS · part of catalogue entries with t) / (Σ + PRIOR_EVENTS)
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -57,12 +57,14 @@ def distinct(tags: Iterable[str]) -> list[str]:
 class Catalogue:
     """All items in columns."""
 
-    def __init__(self, vector_dim: int) -> None:
+    def __init__(self, vector_dim: int, owner_of: Callable[[str], int] = lambda _: 0) -> None:
+        self._owner_of = owner_of
         self.slot_of: dict[str, int] = {}
         self.table = HashTable()
         self.ids: list[str] = []
         self.facts: list[Item | None] = []
         self.hashes = np.zeros(0, np.uint64)
+        self.owners = np.zeros(0, np.int32)  # the partition that owns each item
         self.tags = np.zeros((0, TAGS_PER_ITEM), np.uint64)
         self.n_tags = np.zeros(0, np.int64)
         self.vectors = np.zeros((0, vector_dim), np.float32)
@@ -160,11 +162,12 @@ class Catalogue:
         self.ids.append(item_id)
         self.facts.append(None)
         self.hashes[slot] = key
+        self.owners[slot] = self._owner_of(item_id)
         self.table.put(key, slot)
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("hashes", "tags", "n_tags", "vectors", "modelled", "popularity", "popularity_ts"):
+        for name in ("hashes", "owners", "tags", "n_tags", "vectors", "modelled", "popularity", "popularity_ts"):
             old: NDArray[np.generic] = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 from streamer.errors import StateError
@@ -78,7 +79,7 @@ class OwnItems:
         """Apply signals in order: popularity, and a step of the learner for each."""
         rows = self._rows(signals, space.catalogue)
         positives = rows[signals.item]
-        _add_popularity(self, positives, signals)
+        _add_popularity(self.popularity, self.ts, self.events, positives, signals.ts)
         factors.learn(
             self.vectors[: len(self.ids)],
             self.slots[: len(self.ids)],
@@ -190,13 +191,16 @@ class OwnItems:
             setattr(self, name, new)
 
 
-def _add_popularity(own: OwnItems, rows: NDArray[np.int64], signals: Learned) -> None:
+@njit(cache=True)
+def _add_popularity(popularity, newest, events, rows, ts):  # type: ignore[no-untyped-def]
     """Decayed count of events, valid at the newest; a late event adds what it would weigh by now."""
-    for i, ts in zip(rows.tolist(), signals.ts.tolist(), strict=True):
-        gap = ts - int(own.ts[i])
+    for n in range(len(rows)):
+        i = rows[n]
+        gap = ts[n] - newest[i]
+        fade = 2.0 ** (-abs(gap) / POPULARITY_HALF_LIFE_MS)
         if gap >= 0:
-            own.popularity[i] = own.popularity[i] * 2.0 ** (-gap / POPULARITY_HALF_LIFE_MS) + 1
-            own.ts[i] = ts
+            popularity[i] = popularity[i] * fade + 1
+            newest[i] = ts[n]
         else:
-            own.popularity[i] += 2.0 ** (gap / POPULARITY_HALF_LIFE_MS)
-        own.events[i] += 1
+            popularity[i] += fade
+        events[i] += 1

@@ -2,7 +2,7 @@
 
 import base64
 from collections.abc import Callable, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -58,9 +58,13 @@ class World(NamedTuple):
 
 
 class Numbers(NamedTuple):
-    """What is computed in bulk for n users and their first `k` interests."""
+    """The first `k` interests of n users, strongest first, as arrays [n, k]. `place` -1: there are no more."""
 
-    order: NDArray[np.int64]  # [n, k] places of the tags, strongest first; -1: none
+    place: NDArray[np.int64]  # in the user's tags
+    tag: NDArray[np.uint64]
+    last_ts: NDArray[np.int64]
+    share: NDArray[np.float64]
+    prior: NDArray[np.float64]
     weight: NDArray[np.float64]
     recent: NDArray[np.float64]
     events: NDArray[np.float64]
@@ -68,13 +72,16 @@ class Numbers(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """Users read in bulk: row i of every array is about the user in `slots[i]`."""
+    """Users read in bulk: row i of everything is about the user in `slots[i]`."""
 
     world: World
     slots: NDArray[np.int64]
     assessed: Assessed
-    numbers: Numbers
     vectors: NDArray[np.float32]
+    interests: tuple[
+        list[Any], ...
+    ]  # one list of n rows a field of Interest, from `tag` (a hash) to `because` (places)
+    items: tuple[list[Any], ...]  # recent items: hashes, slots in the catalogue, `ts << 8 | kind`; n rows each
 
 
 def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
@@ -90,21 +97,48 @@ def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def read(world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: NDArray[np.float32]) -> Reading:
     """Order the interests and gather their numbers. Changes nothing."""
+    users, items = world.users, world.users.recent_item[slots]
+    numbers = _numbers(world, slots, assessed)
+    columns = (
+        numbers.tag,
+        np.round(numbers.weight, 6),
+        np.round(numbers.share, 6),
+        np.round(numbers.recent, 6),
+        np.round(numbers.share / np.maximum(numbers.prior, MIN_PRIOR), 3),
+        np.round(numbers.events, 4),
+        numbers.last_ts,
+        numbers.because,
+    )
+    recent = (items, world.space.slots(items), users.recent_ts[slots])
+    return Reading(
+        world, slots, assessed, vectors, tuple(c.tolist() for c in columns), tuple(c.tolist() for c in recent)
+    )
+
+
+def _numbers(world: World, slots: NDArray[np.int64], assessed: Assessed) -> Numbers:
     n, scales, catalogue = len(slots), world.policy.scales, world.space.catalogue
     k, items = scales.interests, catalogue.table
     out = Numbers(
-        np.full((n, k), -1), np.zeros((n, k)), np.zeros((n, k)), np.zeros((n, k)), np.full((n, k, BECAUSE), -1)
+        place=np.full((n, k), -1),
+        tag=np.zeros((n, k), np.uint64),
+        last_ts=np.zeros((n, k), np.int64),
+        share=np.zeros((n, k)),
+        prior=np.zeros((n, k)),
+        weight=np.zeros((n, k)),
+        recent=np.zeros((n, k)),
+        events=np.zeros((n, k)),
+        because=np.full((n, k, BECAUSE), -1),
     )
     lives = (scales.half_life_ms, scales.recent_half_life_ms, scales.smoothing)
     _read(world.users, slots, assessed, lives, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
-    return Reading(world, slots, assessed, out, vectors)
+    return out
 
 
 def profile(reading: Reading, row: int, user_id: str, changed: Sequence[Change], cause: str) -> Profile:
     """The profile of the user in `row`."""
     world, slot = reading.world, int(reading.slots[row])
     head, vector = world.users.head[slot], reading.vectors[row]
-    recent = _recent_items(world.users, slot, int(head["counts"][N_RECENT]), world.names)
+    recent = _recent_items(reading, row, int(head["counts"][N_RECENT]))
     return Profile(
         user_id=user_id,
         version=int(head["version"]),
@@ -127,11 +161,15 @@ def changes(reading: Reading, row: int) -> list[Change]:
     found = []
     if lost := int(users.head["lost_tag"][slot]):
         found.append(Change("interest_dropped", tag=names.tag(lost), after=0.0))
-    for j in np.flatnonzero(assessed.status[row]).tolist():
-        before = max(float(users.tag_published[slot, j]), 0.0)
-        share = float(assessed.share[row, j])
-        what = _WHAT[int(assessed.status[row, j])]
-        found.append(Change(what, names.tag(int(users.tag[slot, j])), round(before, 4), round(share, 4)))
+    places = np.flatnonzero(assessed.status[row])
+    columns = (
+        assessed.status[row, places],
+        users.tag[slot, places],
+        np.round(np.maximum(users.tag_published[slot, places], 0).astype(np.float64), 4),
+        np.round(assessed.share[row, places], 4),
+    )
+    for status, tag, before, share in zip(*(column.tolist() for column in columns), strict=True):
+        found.append(Change(_WHAT[status], names.tag(tag), before, share))
     return sorted(found, key=lambda change: -abs((change.after or 0) - (change.before or 0)))
 
 
@@ -139,51 +177,26 @@ _WHAT: Final[dict[int, What]] = {ADDED: "interest_added", DROPPED: "interest_dro
 
 
 def _interests(reading: Reading, row: int, recent: list[ItemEvent | None]) -> tuple[Interest, ...]:
-    (users, _, names, _), slot, assessed, numbers = reading.world, reading.slots[row], reading.assessed, reading.numbers
-    order = numbers.order[row][numbers.order[row] >= 0]
-    n = len(order)
-    columns = (
-        users.tag[slot, order],
-        users.tag_ts[slot, order],
-        assessed.share[row, order],
-        assessed.prior[row, order],
-        numbers.weight[row, :n],
-        numbers.recent[row, :n],
-        numbers.events[row, :n],
-        numbers.because[row, :n],
-    )
-    rows = zip(*(column.tolist() for column in columns), strict=True)
-    return tuple(_interest(name, recent, *rest) for tag, *rest in rows if (name := names.tag(tag)) is not None)
-
-
-def _interest(
-    tag: str,
-    recent_items: list[ItemEvent | None],
-    last_ts: int,
-    share: float,
-    prior: float,
-    weight: float,
-    recent: float,
-    events: float,
-    because: list[int],
-) -> Interest:
-    return Interest(
-        tag=tag,
-        weight=round(weight, 6),
-        share=round(share, 6),
-        recent=round(recent, 6),
-        lift=round(share / max(prior, MIN_PRIOR), 3),
-        events=round(events, 4),
-        last_ts=last_ts,
-        because=tuple(event for k in because if k >= 0 and (event := recent_items[k]) is not None),
+    name_of = reading.world.names.tag
+    rows = zip(*(column[row] for column in reading.interests), strict=True)
+    return tuple(
+        Interest(name, weight, share, lately, lift, events, last_ts, _because(places, recent))
+        for tag, weight, share, lately, lift, events, last_ts, places in rows
+        if tag and (name := name_of(tag)) is not None
     )
 
 
-def _recent_items(users: Users, slot: int, n: int, names: Names) -> list[ItemEvent | None]:
-    items, times = users.recent_item[slot, :n].tolist(), users.recent_ts[slot, :n].tolist()
+def _because(places: list[int], recent: list[ItemEvent | None]) -> tuple[ItemEvent, ...]:
+    return tuple(event for k in places if k >= 0 and (event := recent[k]) is not None)
+
+
+def _recent_items(reading: Reading, row: int, n: int) -> list[ItemEvent | None]:
+    ids, name_of = reading.world.space.catalogue.ids, reading.world.names.item
+    hashes, slots, times = (column[row][:n] for column in reading.items)
+    names = (ids[slot] if slot >= 0 else name_of(key) for slot, key in zip(slots, hashes, strict=True))
     return [
-        ItemEvent(name, ts >> 8, KIND_NAMES[ts & 255]) if (name := names.item(item)) is not None else None
-        for item, ts in zip(items, times, strict=True)
+        None if name is None else ItemEvent(name, ts >> 8, KIND_NAMES[ts & 255])
+        for name, ts in zip(names, times, strict=True)
     ]
 
 
@@ -213,10 +226,14 @@ def _read(users, slots, assessed, lives, item_keys, item_values, item_tags, n_it
         shares(
             users.tag_weight[s], users.tag_ts[s], n, now, RECENT, recent_half_life, assessed.prior[i], smoothing, recent
         )
-        for r in range(min(n, out.order.shape[1])):
+        for r in range(min(n, out.place.shape[1])):
             j = order[r]
             fade = 2.0 ** (-(now - users.tag_ts[s, j]) / half_life)
-            out.order[i, r] = j
+            out.place[i, r] = j
+            out.tag[i, r] = users.tag[s, j]
+            out.last_ts[i, r] = users.tag_ts[s, j]
+            out.share[i, r] = assessed.share[i, j]
+            out.prior[i, r] = assessed.prior[i, j]
             out.weight[i, r] = users.tag_weight[s, j, MAIN] * fade
             out.events[i, r] = users.tag_weight[s, j, EVENTS] * fade
             out.recent[i, r] = recent[j]
@@ -231,11 +248,10 @@ def _find_because(users, s, i, item_keys, item_values, item_tags, n_item_tags, o
         if item < 0:
             continue
         for t in range(n_item_tags[item]):
-            for r in range(out.order.shape[1]):
-                j = out.order[i, r]
-                if j < 0:
+            for r in range(out.place.shape[1]):
+                if out.place[i, r] < 0:
                     break
-                if users.tag[s, j] == item_tags[item, t]:
+                if out.tag[i, r] == item_tags[item, t]:
                     _add_because(users.recent_item[s], k, out.because[i, r])
                     break
 

@@ -5,13 +5,14 @@ whose numbers are little-endian arrays. About 115 bytes a signal: time, weight, 
 first.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import StateError
+from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.layout import PREDECESSORS
 
 LAYOUT: Final = 1
@@ -33,50 +34,60 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(Signals).decode
 
 
+class Batch(NamedTuple):
+    """Signals in columns, not packed yet. `items` are slots in the catalogue; `own_tags` of events by such slots."""
+
+    items: NDArray[np.int64]
+    ts: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    predecessors: NDArray[np.uint64]  # [n, PREDECESSORS]
+    own_tags: dict[int, tuple[str, ...]]
+
+
 class Outbox:
-    """Signals gathered since the last checkpoint, by the partition of the item's owner."""
+    """Signals gathered since the last checkpoint, in columns, until they are sorted by the owner of their item."""
 
     def __init__(self) -> None:
-        self._boxes: dict[int, list[tuple[str, int, float, bytes, tuple[str, ...]]]] = {}
+        self._batches: list[Batch] = []
 
     def __len__(self) -> int:
-        return sum(map(len, self._boxes.values()))
+        return sum(len(batch.items) for batch in self._batches)
 
-    def add(
-        self,
-        owners: list[int],
-        items: list[str],
-        ts: NDArray[np.int64],
-        weight: NDArray[np.float32],
-        predecessors: NDArray[np.uint64],
-        own_tags: list[tuple[str, ...]],
-    ) -> None:
-        """Note one signal an event; `owners` are the partitions of the items."""
-        width = predecessors.shape[1] * 8
-        raw = np.ascontiguousarray(predecessors).tobytes()
-        rows = zip(items, ts.tolist(), weight.tolist(), range(0, len(raw), width), own_tags, strict=True)
-        for owner, (item, when, w, at, tags) in zip(owners, rows, strict=True):
-            self._boxes.setdefault(owner, []).append((item, when, w, raw[at : at + width], tags))
+    def add(self, batch: Batch) -> None:
+        """Note one signal an event."""
+        self._batches.append(batch)
 
-    def take(self) -> list[tuple[int, bytes]]:
+    def take(self, catalogue: Catalogue) -> list[tuple[int, bytes]]:
         """One encoded record for each owner's partition; the box is empty afterwards."""
-        boxes, self._boxes = self._boxes, {}
-        return [(owner, _pack(box)) for owner, box in sorted(boxes.items())]
+        batches, self._batches = self._batches, []
+        if not batches:
+            return []
+        items, ts, weight, predecessors = (np.concatenate(column) for column in list(zip(*batches, strict=True))[:4])
+        own_tags = {slot: tags for batch in batches for slot, tags in batch.own_tags.items()}
+        owners = catalogue.owners[items]
+        order = np.argsort(owners, kind="stable")
+        bounds = np.flatnonzero(np.diff(owners[order])) + 1
+        return [
+            (
+                int(owners[rows[0]]),
+                _pack(Batch(items[rows], ts[rows], weight[rows], predecessors[rows], own_tags), catalogue),
+            )
+            for rows in np.split(order, bounds)
+        ]
 
 
-def _pack(box: list[tuple[str, int, float, bytes, tuple[str, ...]]]) -> bytes:
-    index: dict[str, int] = {}
-    item = np.array([index.setdefault(name, len(index)) for name, *_ in box], np.uint32)
-    tags = {index[name]: list(own) for name, _, _, _, own in box if own}
+def _pack(batch: Batch, catalogue: Catalogue) -> bytes:
+    slots, item = np.unique(batch.items, return_inverse=True)
+    named = slots.tolist()
     return _encode(
         Signals(
             layout=LAYOUT,
-            items=list(index),
-            item=item.tobytes(),
-            ts=np.array([ts for _, ts, *_ in box], np.int64).tobytes(),
-            weight=np.array([weight for _, _, weight, *_ in box], np.float32).tobytes(),
-            predecessors=b"".join([row for *_, row, _ in box]),
-            tags=tags,
+            items=[catalogue.ids[slot] for slot in named],
+            item=item.astype("<u4").tobytes(),
+            ts=batch.ts.tobytes(),
+            weight=batch.weight.tobytes(),
+            predecessors=batch.predecessors.tobytes(),
+            tags={n: list(batch.own_tags[slot]) for n, slot in enumerate(named) if slot in batch.own_tags},
         )
     )
 
