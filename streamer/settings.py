@@ -47,7 +47,7 @@ class Settings(BaseSettings):
         "", "name", "static group membership: a worker that is back within the session time-out keeps its partitions"
     )
     session_timeout_ms: Milliseconds = option(
-        10_000, "ms", "a dead worker's partitions move after this; no pause of a live worker comes near it", ge=1000
+        10_000, "ms", "a dead worker's partitions move after this; brokers refuse less than 6000", ge=6000
     )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = option(
         "PLAINTEXT", "name", "Kafka's own default"

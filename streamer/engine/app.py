@@ -20,7 +20,7 @@ from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
 from streamer.engine.topics import require_topics
-from streamer.engine.view import View
+from streamer.engine.view import LastPublished, View
 from streamer.events import KINDS
 from streamer.serving.feed import Feed
 from streamer.serving.http import faust_options, install
@@ -95,7 +95,13 @@ def build(settings: Settings) -> faust.App:
     shared = shared_state(settings)
     feed = Feed()
     reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
-    engine = Engine(settings, shared, reader, feed.publish)
+    last = LastPublished()
+
+    def published(user_id: str, version: int, value: bytes) -> None:
+        last.note(user_id, value)
+        feed.publish(user_id, version, value)
+
+    engine = Engine(settings, shared, reader, published)
     events, items, signals = (app.channel(maxsize=CHANNEL_BATCHES) for _ in range(3))
     groups = [
         Group(tuple(kind.topic for kind in KINDS), events),
@@ -109,7 +115,7 @@ def build(settings: Settings) -> faust.App:
     _agent(app, "events", events, engine.take_events)
     _agent(app, "items", items, engine.take_items)
     _agent(app, "signals", signals, engine.take_signals)
-    install(app, View(settings, engine, ingest, feed), settings)
+    install(app, View(settings, engine, ingest, feed, last), settings)
     return app
 
 

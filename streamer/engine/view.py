@@ -1,8 +1,11 @@
 """What serving sees of the worker: profiles from the columns or the store, readiness, progress. Only reads."""
 
 import time
+from collections import OrderedDict
 from contextlib import AbstractContextManager
+from typing import Final
 
+import msgspec
 import numpy as np
 
 from streamer import __version__, metrics
@@ -14,42 +17,80 @@ from streamer.engine.store import USER
 from streamer.events import Item
 from streamer.pipeline import publish
 from streamer.pipeline.layout import Shape, Users, allocate, unpack
-from streamer.profile import Profile
+from streamer.profile import Change, Profile
 from streamer.serving.feed import Feed, Subscription
 from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
 from streamer.settings import Settings
+
+KEPT_PROFILES: Final = 2000  # 10 MB: all whom a person can look up after seeing them change
+
+
+class Why(msgspec.Struct, frozen=True):
+    """What a published profile says of itself, beside what can be read off the user's row again."""
+
+    version: int
+    changed: tuple[Change, ...]
+    cause: str
+
+
+_decode_why = msgspec.json.Decoder(Why).decode
+
+
+class LastPublished:
+    """The latest published profiles as they went to Kafka: rows do not keep why a profile was published."""
+
+    def __init__(self) -> None:
+        self._values: OrderedDict[str, bytes] = OrderedDict()
+
+    def note(self, user_id: str, value: bytes) -> None:
+        """A profile is committed."""
+        self._values[user_id] = value
+        self._values.move_to_end(user_id)
+        if len(self._values) > KEPT_PROFILES:
+            self._values.popitem(last=False)
+
+    def why(self, user_id: str, version: int) -> Why:
+        """What changed in a version, and its cause; empty where that is too long ago."""
+        value = self._values.get(user_id)
+        found = _decode_why(value) if value is not None else None
+        return found if found is not None and found.version == version else Why(version, (), "")
 
 
 class View:
     """Implements `serving.view.WorkerView`."""
 
-    def __init__(self, settings: Settings, engine: Engine, ingest: Ingest, feed: Feed) -> None:
+    def __init__(self, settings: Settings, engine: Engine, ingest: Ingest, feed: Feed, last: LastPublished) -> None:
         self._settings, self._engine, self._ingest, self._feed = settings, engine, ingest, feed
+        self._last = last
         # Two slots: a column of one has another memory layout for numba, which would compile everything once more.
         self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
         self._started_at = time.time_ns() // 1_000_000
 
     def profile(self, user_id: str) -> Profile | None:
-        """The user's profile as of the last batch, or None. Raises NotReady or NotOwner."""
+        """The user as of the last batch, or None; `changed` and `cause` are of the published version.
+
+        Raises NotReady or NotOwner.
+        """
         partition = self._partition(user_id)
         key = user_id.encode()
         cache = self._engine.shared.cache
         slot = cache.find(partition.number, key)
         if slot is not None:
-            return self._read(partition, cache.users, slot, user_id, cache.cause[slot])
+            return self._read(partition, cache.users, slot, user_id)
         row = partition.store.get(USER + key) if partition.store else None
         if row is None:
             return None
-        [cause] = unpack(self._scratch, np.zeros(1, np.int64), [row])
-        return self._read(partition, self._scratch, 0, user_id, cause.decode())
+        unpack(self._scratch, np.zeros(1, np.int64), [row])
+        return self._read(partition, self._scratch, 0, user_id)
 
-    def _read(self, partition: Partition, users: Users, slot: int, user_id: str, cause: str) -> Profile | None:
+    def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:
         slots = np.array([slot], np.int64)
         if users.head["as_of"][slot] == 0:
             return None  # a blank slot: all that came of this user was turned away
         world = partition.world._replace(users=users)
         reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
-        return publish.profile(reading, 0, user_id, publish.changes(reading, 0), cause)
+        why = self._last.why(user_id, int(users.head["version"][slot]))
+        return publish.profile(reading, 0, user_id, why.changed, why.cause)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)
