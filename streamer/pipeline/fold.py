@@ -120,7 +120,7 @@ def _count(users, s, head, events, i):  # type: ignore[no-untyped-def]
     ts = events.ts[i]
     head.by_hour[(ts // HOUR_MS) % 24] += 1
     head.since_vector += 1
-    if head.first_seen == 0 or ts < head.first_seen:
+    if head.clicks + head.purchases == 0 or ts < head.first_seen:
         head.first_seen = ts
     head.as_of = max(head.as_of, ts)
     if events.kind[i] == PURCHASE:

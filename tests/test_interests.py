@@ -1,0 +1,204 @@
+"""Interest weights against sums worked out from their definition, and by hand."""
+
+import math
+from itertools import pairwise
+from random import Random
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.model.interests import EVENTS, EVER, MAIN, RECENT, add, shares, weakest
+
+H = np.array([10.0, 100.0, 100.0])
+PLACES = 4
+compiles = settings(deadline=None)  # a kernel's first call compiles it
+events_of_one_tag = st.lists(
+    st.tuples(st.integers(0, 2000), st.sampled_from([0.5, 1.0, 3.0])), min_size=1, max_size=12
+)  # (ts, amount)
+
+
+class Tags:
+    """The arrays of one user."""
+
+    def __init__(self, places: int = PLACES) -> None:
+        self.tag = np.zeros(places, np.uint64)
+        self.weight = np.zeros((places, 4), np.float32)
+        self.ts = np.zeros(places, np.int64)
+        self.published = np.zeros(places, np.float32)
+        self.n = 0
+
+    def add(self, tag: int, ts: int, amount: float = 1.0, half_lives_ms: np.ndarray = H) -> int:  # type: ignore[type-arg]
+        """Add an event; the published tag that had to leave, 0 for none."""
+        self.n, lost = add(
+            self.tag,
+            self.weight,
+            self.ts,
+            self.published,
+            self.n,
+            np.uint64(tag),
+            ts,
+            np.float32(amount),
+            half_lives_ms,
+        )
+        return int(lost)
+
+    @property
+    def tags(self) -> list[int]:
+        return self.tag[: self.n].tolist()
+
+    def shares(self, now: int, prior: list[float], smoothing: float = 3.0, scale: int = MAIN) -> list[float]:
+        out = np.zeros(self.n)
+        shares(self.weight, self.ts, self.n, now, scale, H[scale], np.array(prior), smoothing, out)
+        return out.tolist()
+
+
+def true_weight(events: list[tuple[int, float]], half_life_ms: float, now: int) -> float:
+    return sum(amount * 0.5 ** ((now - ts) / half_life_ms) for ts, amount in events)
+
+
+def test_an_event_weighs_its_amount_when_it_happens() -> None:
+    tags = Tags()
+    tags.add(7, ts=1000, amount=3.0)
+    assert tags.weight[0].tolist() == [3.0, 3.0, 1.0, 3.0]
+    assert (tags.tags, tags.ts[0]) == ([7], 1000)
+
+
+def test_every_scale_fades_by_its_own_half_life() -> None:
+    tags = Tags()
+    tags.add(7, ts=0, amount=4.0)
+    tags.add(7, ts=100, amount=2.0)
+    recent, main, events, ever = tags.weight[0].tolist()
+    assert recent == pytest.approx(4 / 2**10 + 2)
+    assert main == pytest.approx(4 / 2 + 2)
+    assert events == pytest.approx(1 / 2 + 1)
+    assert ever == 6
+
+
+def test_a_late_event_weighs_what_is_left_of_it_and_does_not_turn_time_back() -> None:
+    tags = Tags()
+    tags.add(7, ts=200)
+    tags.add(7, ts=100)
+    assert tags.weight[0, MAIN] == pytest.approx(1.5)
+    assert tags.ts[0] == 200
+
+
+@compiles
+@given(events_of_one_tag, st.randoms())
+def test_weights_are_the_sums_that_define_them_whatever_the_order(
+    events: list[tuple[int, float]], random: Random
+) -> None:
+    random.shuffle(events)
+    tags = Tags()
+    for ts, amount in events:
+        tags.add(7, ts, amount)
+    newest = max(ts for ts, _ in events)
+    assert tags.ts[0] == newest
+    assert tags.weight[0, RECENT] == pytest.approx(true_weight(events, 10, newest), rel=1e-5)
+    assert tags.weight[0, MAIN] == pytest.approx(true_weight(events, 100, newest), rel=1e-5)
+    assert tags.weight[0, EVENTS] == pytest.approx(true_weight([(ts, 1.0) for ts, _ in events], 100, newest), rel=1e-5)
+    assert tags.weight[0, EVER] == pytest.approx(sum(amount for _, amount in events))
+
+
+@compiles
+@given(events_of_one_tag, st.integers(0, 2000), st.integers(0, 2000))
+def test_late_event_never_raises_a_weight(events: list[tuple[int, float]], ts: int, by: int) -> None:
+    """The later an event happened, the more it weighs: one that is late adds no more than one in time."""
+    in_time, late = Tags(), Tags()
+    for when, amount in events:
+        in_time.add(7, when, amount)
+        late.add(7, when, amount)
+    newest = int(late.ts[0])
+    before = late.weight[0].copy()
+    in_time.add(7, newest)
+    late.add(7, min(ts, newest - by))
+    assert (late.weight[0] <= in_time.weight[0] * (1 + 1e-6)).all()
+    assert (late.weight[0] >= before).all()
+
+
+def test_a_half_life_may_be_infinite() -> None:
+    tags = Tags()
+    for ts in (5000, 0, 10**12):
+        tags.add(7, ts, 1.0, np.array([10.0, math.inf, math.inf]))
+    assert tags.weight[0, MAIN] == 3.0
+
+
+def test_tags_do_not_touch_each_other() -> None:
+    tags = Tags()
+    tags.add(7, 1000)
+    before = tags.weight[0].copy()
+    tags.add(8, 1900, 3.0)
+    assert tags.tags == [7, 8]
+    assert (tags.weight[0] == before).all()
+    assert tags.ts.tolist()[:2] == [1000, 1900]
+
+
+def test_when_all_places_are_taken_the_weakest_leaves() -> None:
+    tags = Tags()
+    for tag, ts, amount in [(1, 900, 3.0), (2, 1000, 1.0), (3, 1000, 0.5), (4, 700, 3.0)]:
+        tags.add(tag, ts, amount)
+    tags.add(5, 1000)  # at 1000 they weigh 1.5, 1, 0.5 and 0.375
+    assert tags.tags == [1, 2, 3, 5]
+    assert tags.weight[3].tolist() == [1.0, 1.0, 1.0, 1.0]
+
+
+def test_of_equally_weak_tags_the_one_seen_longest_ago_leaves() -> None:
+    weights = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]], np.float32)
+    assert weakest(weights, np.array([200, 200, 100]), 3, 200, 100.0) == 2  # all weigh 1 by now
+    assert weakest(weights, np.array([200, 200, 200]), 3, 200, 100.0) == 0
+
+
+@pytest.mark.parametrize(("published", "lost"), [(0.3, 1), (0.0, 0), (-0.3, 0)])
+def test_only_a_tag_that_was_published_as_an_interest_is_named_when_it_leaves(published: float, lost: int) -> None:
+    tags = Tags(places=1)
+    tags.add(1, 0)
+    tags.published[0] = published
+    assert tags.add(2, 0) == lost
+    assert tags.published[0] == 0
+
+
+def test_the_weakest_is_the_same_for_a_late_event() -> None:
+    """Who is weakest does not depend on when one looks: all fade alike."""
+    weights = np.array([[0, 3, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]], np.float32)
+    times = np.array([700, 1000, 900])
+    assert {weakest(weights, times, 3, now, 100.0) for now in (0, 500, 1000, 5000)} == {0}
+
+
+def test_shares_lean_on_the_population_until_there_are_events() -> None:
+    tags = Tags()
+    tags.add(1, 1000, 1.0)
+    tags.add(2, 1000, 3.0)
+    assert tags.shares(1000, [0.1, 0.2]) == pytest.approx([(1 + 0.3) / 7, (3 + 0.6) / 7])
+    assert tags.shares(1000, [0.1, 0.2], smoothing=0.0) == [0.25, 0.75]
+    assert tags.shares(10**7, [0.1, 0.2]) == pytest.approx([0.1, 0.2])  # all has faded: the population's shares remain
+
+
+def test_shares_of_nothing_are_nothing() -> None:
+    assert Tags().shares(1000, []) == []
+    tags = Tags()
+    tags.add(1, 0)
+    assert tags.shares(10**9, [0.0], smoothing=0.0) == [0.0]  # faded to nothing: no division by it
+
+
+@compiles
+@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2000)), min_size=1, max_size=20), st.floats(0, 10))
+def test_shares_of_tags_that_are_all_there_is_sum_to_one(events: list[tuple[int, int]], smoothing: float) -> None:
+    tags = Tags()
+    for tag, ts in events:
+        tags.add(tag, ts)
+    prior = [1 / tags.n] * tags.n
+    found = tags.shares(int(tags.ts.max()), prior, smoothing)
+    assert sum(found) == pytest.approx(1, rel=1e-6)
+    weights = [tags.weight[j, MAIN] * 0.5 ** ((tags.ts.max() - tags.ts[j]) / 100) for j in range(tags.n)]
+    assert all(a[0] <= b[0] + 1e-9 for a, b in pairwise(sorted(zip(found, weights, strict=True), key=lambda p: p[1])))
+
+
+def test_reading_changes_nothing() -> None:
+    tags = Tags()
+    tags.add(1, 500, 2.0)
+    tags.add(2, 1000)
+    before = [array.tobytes() for array in (tags.tag, tags.weight, tags.ts, tags.published)]
+    tags.shares(3000, [0.5, 0.5])
+    weakest(tags.weight, tags.ts, tags.n, 3000, 100.0)
+    assert [array.tobytes() for array in (tags.tag, tags.weight, tags.ts, tags.published)] == before
