@@ -81,7 +81,7 @@ class Engine:
         self.reason = "reading the catalogue"
         await self.reader.loaded.wait()
         for partition in self.partitions.values():
-            partition.load(restore.held[partition.number])
+            partition.load()
         positions = {tp: await self._position(tp, first, committed) for tp in assigned}
         self.reader.named = {n: p.named for n, p in self.partitions.items()}
         self._set_ready()

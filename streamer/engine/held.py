@@ -6,7 +6,7 @@ through the users. A restore from the changelog sees every row pass by and finds
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -24,14 +24,15 @@ class Held:
     def __len__(self) -> int:
         return len(self._due)
 
-    def load(self, store: Store, restored: dict[bytes, int]) -> None:
-        """Take over what the store's local rows name, and what passed by in the changelog's tail."""
-        due = dict(restored)
+    def load(self, store: Store) -> None:
+        """Take over what the store's local rows name."""
+        due: dict[bytes, int] = {}
         for key, note in store.scan(HELD):
             until, users = msgspec.msgpack.decode(note, type=tuple[int, list[bytes]])
             self._notes.append((key, until))
             for user in users:
-                due.setdefault(user, until)
+                due[user] = max(due.get(user, 0), until)
+        self._notes = deque(sorted(self._notes, key=lambda entry: entry[1]))
         self._due = dict(sorted(due.items(), key=lambda entry: entry[1]))
 
     def next_due(self) -> float:
@@ -66,17 +67,46 @@ class Held:
         if users:
             key = HELD + checkpoint.to_bytes(8, "big")
             self._notes.append((key, until))
-            rows.append((key, msgspec.msgpack.encode((until, users))))
+            rows.append((key, _note(until, users)))
         return rows
 
 
-def note_row(key: bytes, row: bytes | None, held: dict[bytes, int]) -> None:
-    """Keep `held` right while rows of a changelog pass by."""
-    if not key.startswith(USER):
-        return
-    user = key[len(USER) :]
-    due = held_until(row) if row is not None else 0
-    if due:
-        held[user] = due
-    else:
-        held.pop(user, None)
+class Passing:
+    """Who waits according to rows of a changelog that pass by.
+
+    The local rows that it returns are written together with those: a restore that is cut short goes on where it was.
+    """
+
+    def __init__(self) -> None:
+        self._due: dict[bytes, int] = {}
+        self._notes: list[bytes] = []
+
+    def see(self, rows: Mapping[bytes, bytes | None], next_offset: int) -> list[Row]:
+        """Local rows that name those of `rows` who wait."""
+        users = {key[len(USER) :]: row for key, row in rows.items() if key.startswith(USER)}
+        found = {user: until for user, row in users.items() if row is not None and (until := held_until(row))}
+        for user in users:
+            self._due.pop(user, None)
+        self._due |= found
+        notes = _notes_by_due(found, SEEN, next_offset)
+        self._notes += [key for key, _ in notes]
+        return notes
+
+    def settle(self, next_offset: int) -> list[Row]:
+        """Local rows in place of all before: they name only those who wait in the end."""
+        return [*((key, None) for key in self._notes), *_notes_by_due(self._due, WAITS, next_offset)]
+
+
+SEEN, WAITS = HELD + b"s", HELD + b"w"  # a checkpoint's number never begins so: it is under 2**56
+
+
+def _notes_by_due(due: Mapping[bytes, int], kind: bytes, offset: int) -> list[Row]:
+    users: dict[int, list[bytes]] = {}
+    for user, until in due.items():
+        users.setdefault(until, []).append(user)
+    place = kind + offset.to_bytes(8, "big")
+    return [(place + until.to_bytes(8, "big"), _note(until, users[until])) for until in users]
+
+
+def _note(until: int, users: list[bytes]) -> bytes:
+    return msgspec.msgpack.encode((until, users))

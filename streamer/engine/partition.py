@@ -90,15 +90,15 @@ class Partition:
         self.world = World(shared.cache.users, shared.space, names, shared.policy)
 
     # ---- opening
-    def load(self, restored: dict[bytes, int]) -> None:
-        """Take over what the store has. `restored` are users seen in the changelog's tail with a change held back."""
+    def load(self) -> None:
+        """Take over what the store has."""
         raw = self._store.get(POSITION)
         if raw is not None:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
         for _, row in self._store.scan(b"i"):
             self.own_items.load(row)
-        self.held.load(self._store, restored)
+        self.held.load(self._store)
 
     def _load_position(self, position: Position) -> None:
         if position.layout > LAYOUT:

@@ -11,7 +11,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamer import metrics
-from streamer.engine.held import note_row
+from streamer.engine.held import Passing
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition
 from streamer.settings import Settings
@@ -23,12 +23,12 @@ BULK_RECORDS = 20_000
 
 
 class Restore:
-    """Restores some partitions together. `held` has, by partition, the users whose changes were held back."""
+    """Restores some partitions together. `rows` counts the changelog's records that were read for it."""
 
     def __init__(self, settings: Settings, partitions: list[Partition], progress: Callable[[int, int], None]) -> None:
         self._settings, self._progress = settings, progress
         self._todo = {TopicPartition(settings.changelog_topic, p.number): p for p in partitions}
-        self.held: dict[int, dict[bytes, int]] = {p.number: {} for p in partitions}
+        self._passing = {p.number: Passing() for p in partitions}
         self.rows = 0
 
     async def run(self) -> None:
@@ -66,7 +66,7 @@ class Restore:
                 at = await consumer.position(tp)  # also moves over commit markers
                 left += max(end[tp] - at, 0)
                 if at >= end[tp]:
-                    _store(partition).write([], at)
+                    _store(partition).write([], at, self._passing[partition.number].settle(at))
                     self._finish(consumer, tp)
             metrics.RESTORE_REMAINING.set(left)
             self._progress(total - left, total)
@@ -88,10 +88,8 @@ class Restore:
 
     def _apply(self, partition: Partition, records: list[Any]) -> None:
         latest = {record.key: record.value for record in records}
-        held = self.held[partition.number]
-        for key, row in latest.items():
-            note_row(key, row, held)
-        _store(partition).write(latest.items(), records[-1].offset + 1)
+        next_offset = records[-1].offset + 1
+        _store(partition).write(latest.items(), next_offset, self._passing[partition.number].see(latest, next_offset))
         self.rows += len(records)
         metrics.RESTORE_ROWS.inc(len(records))
 
