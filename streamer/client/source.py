@@ -1,6 +1,7 @@
 """The consumer behind a subscriber: where it starts, what it fetches, and the group's place. Used by one thread."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import Any, Literal
 
 import structlog
@@ -90,9 +91,7 @@ class Source:
             for record in of_partition
         ]
         if not self._place_is_kept and self._consumer.assignment():
-            # A group that starts now and ends before its first commit would start at another now, and miss changes.
-            self.commit(records)
-            self._place_is_kept = True
+            self._keep_first_place(records)
         return records
 
     def snapshot(self, memory_bytes: int, on_progress: Callable[[Progress], None]) -> Iterator[Record | None]:
@@ -126,6 +125,12 @@ class Source:
         """Leave the group and the broker, without a commit."""
         self._consumer.close(autocommit=False, timeout_ms=ANSWER_MS)
 
+    def _keep_first_place(self, ahead: list[Record]) -> None:
+        """A group that starts now and ends before its first commit would start at another now, and miss changes."""
+        with suppress(CommitError):  # a rebalance is under way: after the next fetch then
+            self.commit(ahead)
+            self._place_is_kept = True
+
     def _positions(self) -> dict[TopicPartition, int]:
         with kafka_errors_explained(self._settings):
             found = {each: self._consumer.position(each, timeout_ms=ANSWER_MS) for each in self._consumer.assignment()}
@@ -134,7 +139,8 @@ class Source:
     def _count_lag(self, polled: Iterable[TopicPartition]) -> None:
         consumer = self._consumer
         for partition in polled:
-            self._behind[partition] = consumer.highwater(partition) - consumer.position(partition)
+            position = consumer.position(partition, timeout_ms=ANSWER_MS)  # known: a record was just fetched
+            self._behind[partition] = consumer.highwater(partition) - position
         self._counters.lag_records = sum(self._behind.get(partition, 0) for partition in consumer.assignment())
 
     def _on_auto_commit(self, offsets: Any, answer: Any) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, get_args
 
 import structlog
 
@@ -79,8 +79,7 @@ class ProfileSubscriber:
         on_snapshot: Callable[[Progress], None] | None = None,
         registry: "CollectorRegistry | None" = None,
     ) -> None:
-        if group is not None and start == "snapshot":
-            raise SettingsError("a snapshot is of all partitions, a group shares them: leave out group=, or start=")
+        _check(group, start)
         self.counters = Counters()
         self._auto_commit = auto_commit
         self._versions = Versions(remember_users)
@@ -199,3 +198,10 @@ class ProfileSubscriber:
             counters.repeated += 1
             return None
         return update
+
+
+def _check(group: str | None, start: str) -> None:
+    if start not in get_args(Start):
+        raise SettingsError(f"start={start!r}: it has to be one of {', '.join(get_args(Start))}")
+    if group is not None and start == "snapshot":
+        raise SettingsError("a snapshot is of all partitions, a group shares them: leave out group=, or start=")
