@@ -26,6 +26,7 @@ from streamer.engine.partition import Partition, Take
 from streamer.engine.restore import Restore
 from streamer.engine.shared import Shared
 from streamer.engine.store import Store, shared_cache
+from streamer.errors import StateError
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
 
@@ -117,6 +118,11 @@ class Engine:
         partition, topic = self.partitions[tp.partition], tp.topic.removeprefix(self.settings.topic_prefix)
         if topic not in partition.position.next:
             group = await committed(tp)
+            if group is not None and not partition.position.checkpoint:
+                raise StateError(
+                    f"{tp.topic}/{tp.partition} was read up to {group}, but {self.settings.changelog_topic} knows"
+                    " nothing of it: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID"
+                )
             partition.position.next[topic] = partition.saved[topic] = first[tp] if group is None else group
         return partition.position.next[topic]
 

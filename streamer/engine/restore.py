@@ -4,6 +4,7 @@ By position against end offset, read_committed: markers and holes count, and a c
 other.
 """
 
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from streamer import metrics
 from streamer.engine.held import Passing
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition
+from streamer.engine.store import Store
+from streamer.engine.topics import DAY_MS, OUTAGE_MS
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -73,13 +76,9 @@ class Restore:
 
     def _seek(self, consumer: Any, tp: TopicPartition, first: int, end: int) -> None:
         store = _store(self._todo[tp])
-        if store.next_offset and not first <= store.next_offset <= end:
-            log.warning(
-                "the local state does not belong to the changelog: restoring from nothing",
-                partition=tp.partition,
-                local=store.next_offset,
-                changelog=f"{first}..{end}",
-            )
+        why = _unusable(store, first, end)
+        if why is not None:
+            log.warning("local state is not used: restoring from the whole changelog", partition=tp.partition, why=why)
             store.wipe()
         start = max(store.next_offset, first)
         consumer.seek(tp, start)
@@ -98,5 +97,18 @@ class Restore:
         del self._todo[tp]
 
 
-def _store(partition: Partition) -> Any:
+def _unusable(store: Store, first: int, end: int) -> str | None:
+    """Why a store cannot be brought up from a changelog that reaches from `first` to `end`; None where it can."""
+    if not store.next_offset:
+        return None
+    if not first <= store.next_offset <= end:
+        return f"it stands at {store.next_offset}, the changelog reaches from {first} to {end}"
+    if store.written_at < time.time_ns() // 1_000_000 - OUTAGE_MS:
+        return f"it is older than {OUTAGE_MS // DAY_MS} days: deletions since may be compacted away"
+    return None
+
+
+def _store(partition: Partition) -> Store:
+    if partition.store is None:
+        raise RuntimeError(f"partition {partition.number} is not open")
     return partition.store

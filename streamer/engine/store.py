@@ -7,6 +7,7 @@ offset after the last row that is in here; local only) and POSITION (where the p
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -95,7 +96,9 @@ class Store:
     def __init__(self, path: Path, block_cache: Any) -> None:
         self.path, self._block_cache = path, block_cache
         self._db = self._open()
-        self.next_offset = int.from_bytes(self._db.get(NEXT) or b"", "little")
+        note = self._db.get(NEXT) or b""
+        self.next_offset = int.from_bytes(note[:8], "little")
+        self.written_at = int.from_bytes(note[8:], "little")  # ms; 0: never
 
     def _open(self) -> Any:
         try:
@@ -132,9 +135,13 @@ class Store:
                     batch.delete(key)
                 else:
                     batch.put(key, value)
-        batch.put(NEXT, next_offset.to_bytes(8, "little"))
-        self._db.write(batch)
-        self.next_offset = next_offset
+        now = time.time_ns() // 1_000_000
+        batch.put(NEXT, next_offset.to_bytes(8, "little") + now.to_bytes(8, "little"))
+        try:
+            self._db.write(batch)
+        except Exception as exc:
+            raise DataDirError(f"the state in {self.path} cannot be written ({exc}): see to disk and space") from exc
+        self.next_offset, self.written_at = next_offset, now
 
     def wipe(self) -> None:
         """Start from nothing: what is here does not belong to the changelog."""
