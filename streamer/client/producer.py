@@ -61,7 +61,8 @@ class EventProducer:
         self._lock = Lock()  # of the failures, which kafka-python's thread adds
         self._free = BoundedSemaphore(UNACKNOWLEDGED)
         self._open = True
-        partition_counts(self._settings, [self._settings.topic(route.topic) for route in ROUTES.values()])
+        topics = [self._settings.topic(route.topic) for route in ROUTES.values()]
+        partition_counts(self._settings, topics)
         with kafka_errors_explained(self._settings):
             self._producer = KafkaProducer(
                 **kafka_python_options(self._settings),
@@ -70,8 +71,11 @@ class EventProducer:
                 linger_ms=LINGER_MS,
                 delivery_timeout_ms=delivery_timeout_ms,
                 request_timeout_ms=min(REQUEST_MS, delivery_timeout_ms - LINGER_MS),
+                max_block_ms=delivery_timeout_ms,
                 allow_auto_create_topics=False,
             )
+            for topic in topics:  # looked up now: the first `send` would wait for it, as long as a broker is away
+                self._producer.partitions_for(topic)
 
     def __enter__(self) -> Self:
         return self
