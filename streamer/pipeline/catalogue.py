@@ -131,7 +131,7 @@ class Catalogue:
         if slot is not None:
             self.modelled[slot] = False
             self.popularity[slot] = 0
-            self.vectors[slot] = 0
+            self._start(slot)
             self.version += 1
 
     def name(self, item_hash: int) -> str | None:
@@ -179,8 +179,12 @@ class Catalogue:
         self.tags[slot, : len(keys)] = keys
         self.version += 1
         if not self.modelled[slot]:
-            start = initial_vector(self.tags[slot, : len(keys)], self.hashes[slot], self.vectors.shape[1])
-            self.vectors[slot] = start if keys else 0
+            self._start(slot)
+
+    def _start(self, slot: int) -> None:
+        """The vector of an item that nothing was learned about: made of its tags, zeros where it has none."""
+        tags = self.tags[slot, : self.n_tags[slot]]
+        self.vectors[slot] = initial_vector(tags, self.hashes[slot], self.vectors.shape[1]) if len(tags) else 0
 
 
 @njit(cache=True)
