@@ -99,10 +99,11 @@ def _publication(reading: Reading, row: int, user_id: str, why: int, cosine: flo
 
 
 def _changes(reading: Reading, row: int, why: int, cosine: float) -> list[Change]:
-    """Why the profile goes out; never empty."""
+    """Why the profile goes out; never empty. Of a first profile that says it all."""
     reasons = int(reading.assessed.reasons[row])
-    found = [Change("first_profile")] if reasons & gate.FIRST else []
-    found += publish.changes(reading, row)
+    if reasons & gate.FIRST:
+        return [Change("first_profile")]
+    found = publish.changes(reading, row) if reasons & gate.INTERESTS else []
     if reasons & gate.VECTOR:
         found.append(Change("vector_moved", before=1.0, after=round(cosine, 4)))
     if not found:

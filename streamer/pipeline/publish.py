@@ -1,7 +1,7 @@
 """Publish: users' rows become profiles. Numbers are computed in bulk; Python only puts the strings in."""
 
 import base64
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -71,6 +71,17 @@ class Numbers(NamedTuple):
     because: NDArray[np.int64]  # [n, k, BECAUSE] places of recent items; -1: none
 
 
+class Ragged(NamedTuple):
+    """Lists of different lengths end to end, one Python list a column: row i is `at[i] : at[i + 1]` of each."""
+
+    columns: tuple[list[Any], ...]
+    at: list[int]
+
+    def row(self, i: int) -> Iterator[tuple[Any, ...]]:
+        """The entries of row i."""
+        return zip(*(column[self.at[i] : self.at[i + 1]] for column in self.columns), strict=True)
+
+
 class Reading(NamedTuple):
     """Users read in bulk: row i of everything is about the user in `slots[i]`."""
 
@@ -78,10 +89,14 @@ class Reading(NamedTuple):
     slots: NDArray[np.int64]
     assessed: Assessed
     vectors: NDArray[np.float32]
-    interests: tuple[
-        list[Any], ...
-    ]  # one list of n rows a field of Interest, from `tag` (a hash) to `because` (places)
-    items: tuple[list[Any], ...]  # recent items: hashes, slots in the catalogue, `ts << 8 | kind`; n rows each
+    heads: list[tuple[int, ...]]  # the numbers of HEAD_FIELDS
+    hours: list[list[int]]
+    interests: Ragged  # tag (a hash), the numbers of an Interest, places of three recent items
+    items: Ragged  # recent items: hash, slot in the catalogue, `ts << 8 | kind`
+    spend: Ragged  # currency code, millionths
+
+
+HEAD_FIELDS: Final = ["version", "as_of", "published_at", "clicks", "purchases", "first_seen"]
 
 
 def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
@@ -96,23 +111,46 @@ def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
 
 
 def read(world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: NDArray[np.float32]) -> Reading:
-    """Order the interests and gather their numbers. Changes nothing."""
-    users, items = world.users, world.users.recent_item[slots]
+    """Order the interests and gather all numbers. Changes nothing."""
+    users, heads = world.users, world.users.head[slots]
     numbers = _numbers(world, slots, assessed)
-    columns = (
-        numbers.tag,
-        np.round(numbers.weight, 6),
-        np.round(numbers.share, 6),
-        np.round(numbers.recent, 6),
-        np.round(numbers.share / np.maximum(numbers.prior, MIN_PRIOR), 3),
-        np.round(numbers.events, 4),
-        numbers.last_ts,
-        numbers.because,
-    )
-    recent = (items, world.space.slots(items), users.recent_ts[slots])
+    lift = numbers.share / np.maximum(numbers.prior, MIN_PRIOR)
+    items, counts = users.recent_item[slots], heads["counts"]
     return Reading(
-        world, slots, assessed, vectors, tuple(c.tolist() for c in columns), tuple(c.tolist() for c in recent)
+        world,
+        slots,
+        assessed,
+        vectors,
+        heads[HEAD_FIELDS].tolist(),
+        heads["by_hour"].tolist(),
+        _ragged(
+            numbers.place >= 0,
+            numbers.tag,
+            np.round(numbers.weight, 6),
+            np.round(numbers.share, 6),
+            np.round(numbers.recent, 6),
+            np.round(lift, 3),
+            np.round(numbers.events, 4),
+            numbers.last_ts,
+            *(numbers.because[:, :, b] for b in range(BECAUSE)),
+        ),
+        _ragged(_first(counts[:, N_RECENT], items), items, world.space.slots(items), users.recent_ts[slots]),
+        _ragged(
+            _first(counts[:, N_SPEND], users.spend_micros), users.spend_currency[slots], users.spend_micros[slots] / 1e6
+        ),
     )
+
+
+def _ragged(used: NDArray[np.bool_], *columns: NDArray[Any]) -> Ragged:
+    """The used entries of columns [n, k]. Only these become Python objects: of newcomers, most places are empty."""
+    at = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
+    return Ragged(tuple(column[used].tolist() for column in columns), at.tolist())
+
+
+def _first(counts: NDArray[Any], column: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which places of a list column are used."""
+    used: NDArray[np.bool_] = np.arange(column.shape[1]) < counts[:, None]
+    return used
 
 
 def _numbers(world: World, slots: NDArray[np.int64], assessed: Assessed) -> Numbers:
@@ -136,19 +174,25 @@ def _numbers(world: World, slots: NDArray[np.int64], assessed: Assessed) -> Numb
 
 def profile(reading: Reading, row: int, user_id: str, changed: Sequence[Change], cause: str) -> Profile:
     """The profile of the user in `row`."""
-    world, slot = reading.world, int(reading.slots[row])
-    head, vector = world.users.head[slot], reading.vectors[row]
-    recent = _recent_items(reading, row, int(head["counts"][N_RECENT]))
+    version, as_of, published_at, clicks, purchases, first_seen = reading.heads[row]
+    vector, recent = reading.vectors[row], _recent_items(reading, row)
     return Profile(
         user_id=user_id,
-        version=int(head["version"]),
-        as_of=int(head["as_of"]),
-        published_at=int(head["published_at"]),
+        version=version,
+        as_of=as_of,
+        published_at=published_at,
         interests=_interests(reading, row, recent),
         vector=base64.b64encode(vector.astype("<f4").tobytes()).decode(),
         vector_dim=len(vector),
-        model=world.space.model,
-        activity=_activity(world.users, slot),
+        model=reading.world.space.model,
+        activity=Activity(
+            clicks=clicks,
+            purchases=purchases,
+            spend={currency_name(code): round(amount, 6) for code, amount in reading.spend.row(row)},
+            first_seen=first_seen,
+            last_seen=as_of,
+            by_hour=tuple(reading.hours[row]),
+        ),
         recent_items=tuple(item for item in recent if item is not None),
         changed=tuple(changed),
         cause=cause,
@@ -178,11 +222,10 @@ _WHAT: Final[dict[int, What]] = {ADDED: "interest_added", DROPPED: "interest_dro
 
 def _interests(reading: Reading, row: int, recent: list[ItemEvent | None]) -> tuple[Interest, ...]:
     name_of = reading.world.names.tag
-    rows = zip(*(column[row] for column in reading.interests), strict=True)
     return tuple(
         Interest(name, weight, share, lately, lift, events, last_ts, _because(places, recent))
-        for tag, weight, share, lately, lift, events, last_ts, places in rows
-        if tag and (name := name_of(tag)) is not None
+        for tag, weight, share, lately, lift, events, last_ts, *places in reading.interests.row(row)
+        if (name := name_of(tag)) is not None
     )
 
 
@@ -190,28 +233,13 @@ def _because(places: list[int], recent: list[ItemEvent | None]) -> tuple[ItemEve
     return tuple(event for k in places if k >= 0 and (event := recent[k]) is not None)
 
 
-def _recent_items(reading: Reading, row: int, n: int) -> list[ItemEvent | None]:
+def _recent_items(reading: Reading, row: int) -> list[ItemEvent | None]:
     ids, name_of = reading.world.space.catalogue.ids, reading.world.names.item
-    hashes, slots, times = (column[row][:n] for column in reading.items)
-    names = (ids[slot] if slot >= 0 else name_of(key) for slot, key in zip(slots, hashes, strict=True))
     return [
         None if name is None else ItemEvent(name, ts >> 8, KIND_NAMES[ts & 255])
-        for name, ts in zip(names, times, strict=True)
+        for key, slot, ts in reading.items.row(row)
+        for name in (ids[slot] if slot >= 0 else name_of(key),)
     ]
-
-
-def _activity(users: Users, slot: int) -> Activity:
-    head = users.head[slot]
-    n = int(head["counts"][N_SPEND])
-    spend = zip(users.spend_currency[slot, :n].tolist(), users.spend_micros[slot, :n].tolist(), strict=True)
-    return Activity(
-        clicks=int(head["clicks"]),
-        purchases=int(head["purchases"]),
-        spend={currency_name(code): round(micros / 1e6, 6) for code, micros in spend},
-        first_seen=int(head["first_seen"]),
-        last_seen=int(head["as_of"]),
-        by_hour=tuple(head["by_hour"].tolist()),
-    )
 
 
 @njit(cache=True)
