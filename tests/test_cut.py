@@ -26,7 +26,7 @@ def test_a_first_profile_is_published_at_once() -> None:
     line.feed([click("a", "mug")])
     result = line.cut(now_ms=T0 + 5)
     [profile] = profiles(result)
-    assert what(profile.changed) == ["first_profile", "interest_added", "interest_added"]
+    assert what(profile.changed) == ["first_profile"]
     assert (profile.version, profile.published_at, profile.cause) == (1, T0 + 5, "a")
     assert len(result.held) == 0
 

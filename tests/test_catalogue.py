@@ -1,0 +1,198 @@
+"""What a worker knows of items: facts, models, and the population's share of each tag."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from streamer.errors import StateError
+from streamer.events import Item
+from streamer.model.factors import initial_vector
+from streamer.pipeline.catalogue import (
+    MODEL_LAYOUT,
+    POPULARITY_HALF_LIFE_MS,
+    PRIOR_EVENTS,
+    TAGS_PER_ITEM,
+    Catalogue,
+    ItemModel,
+    decode_model,
+    distinct,
+)
+from streamer.pipeline.hashing import hash_id
+from tests.pipeline_world import T0
+
+DIM = 8
+
+
+def item(item_id: str, *tags: str) -> Item:
+    return Item(item_id, item_id.title(), tags)
+
+
+def model(item_id: str, popularity: float = 1.0, ts: int = T0, dim: int = DIM, tags: tuple[str, ...] = ()) -> ItemModel:
+    return ItemModel(MODEL_LAYOUT, item_id, 3, popularity, ts, np.arange(dim, dtype="<f4").tobytes(), tags)
+
+
+def catalogue(*items: Item) -> Catalogue:
+    made = Catalogue(DIM)
+    for one in items:
+        made.describe(one)
+    return made
+
+
+def tags_of(known: Catalogue, item_id: str) -> list[str]:
+    slot = known.slot_of[item_id]
+    return [known.tag_names[tag] for tag in known.tags[slot, : known.n_tags[slot]].tolist()]
+
+
+def priors(known: Catalogue) -> dict[str, float]:
+    known.refresh_prior()
+    return {name: float(known.tag_prior[known.tag_table.get(tag)]) for tag, name in known.tag_names.items()}
+
+
+def test_a_described_item_is_known_by_id_and_by_hash() -> None:
+    known = catalogue(item("mug", "kitchen", "gift"))
+    assert known.name(hash_id("mug")) == "mug"
+    assert tags_of(known, "mug") == ["kitchen", "gift"]
+    assert (len(known), known.listed) == (1, 1)
+    assert known.facts[0] == item("mug", "kitchen", "gift")
+
+
+def test_nobody_knows_what_was_never_seen() -> None:
+    assert Catalogue(DIM).name(hash_id("mug")) is None
+    assert Catalogue(DIM).forget("mug") is None
+    Catalogue(DIM).drop_model("mug")
+
+
+def test_an_item_that_only_an_event_named_can_be_named_but_is_not_listed() -> None:
+    known = Catalogue(DIM)
+    assert known.see("mug") == known.see("mug") == 0
+    assert (known.name(hash_id("mug")), known.listed, known.facts[0]) == ("mug", 0, None)
+    assert not known.vectors[0].any()
+
+
+def test_the_latest_description_counts() -> None:
+    known = catalogue(item("mug", "kitchen", "gift"), item("mug", "office"))
+    assert tags_of(known, "mug") == ["office"]
+    assert (len(known), known.listed) == (1, 1)
+
+
+def test_a_forgotten_item_keeps_its_name_and_nothing_else() -> None:
+    known = catalogue(item("mug", "kitchen"))
+    known.apply_model(model("mug"))
+    assert known.forget("mug") == 0
+    assert (known.name(hash_id("mug")), tags_of(known, "mug"), known.listed) == ("mug", [], 0)
+    assert (known.facts[0], known.popularity[0], known.modelled[0]) == (None, 0, False)
+    assert not known.vectors[0].any()
+    assert known.forget("mug") == 0
+    assert known.listed == 0
+
+
+def test_tags_are_taken_once_without_empty_ones_and_at_most_so_many() -> None:
+    assert distinct(["a", "", "b", "a"]) == ["a", "b"]
+    many = [f"tag {i}" for i in range(TAGS_PER_ITEM + 5)]
+    assert distinct(many) == many[:TAGS_PER_ITEM]
+    assert tags_of(catalogue(item("mug", *many)), "mug") == many[:TAGS_PER_ITEM]
+
+
+def test_thousands_of_items_stay_what_they_are_while_the_columns_grow() -> None:
+    known = catalogue(*(item(f"item {i}", f"tag {i % 7}") for i in range(5000)))
+    for i in (0, 1023, 1024, 2047, 2048, 4999):
+        assert known.name(hash_id(f"item {i}")) == f"item {i}"
+        assert tags_of(known, f"item {i}") == [f"tag {i % 7}"]
+
+
+# Models
+
+
+def test_an_item_starts_from_its_tags() -> None:
+    known = catalogue(item("mug", "kitchen"), item("pan", "kitchen"), item("tent", "camping"))
+    mug, pan, tent = known.vectors[:3]
+    tags = np.array([hash_id("kitchen")], np.uint64)
+    assert mug.tolist() == initial_vector(tags, np.uint64(hash_id("mug")), DIM).tolist()
+    assert float(mug @ pan) > 0.9 > abs(float(mug @ tent))
+
+
+def test_what_was_learned_takes_the_place_of_the_start_and_outlives_a_description() -> None:
+    known = catalogue(item("mug", "kitchen"))
+    known.apply_model(model("mug", popularity=4.0))
+    known.describe(item("mug", "office"))
+    assert known.vectors[0].tolist() == list(range(DIM))
+    assert (known.popularity[0], known.popularity_ts[0], known.newest_ts) == (4.0, T0, T0)
+
+
+def test_an_item_whose_model_is_dropped_starts_anew_from_its_tags() -> None:
+    """As when it was deleted and listed again: the owner's deletion of the model arrives after the new description."""
+    known, fresh = catalogue(item("mug", "kitchen")), catalogue(item("mug", "kitchen"))
+    known.apply_model(model("mug"))
+    known.drop_model("mug")
+    assert (known.modelled[0], known.popularity[0]) == (False, 0)
+    assert known.vectors[0].tolist() == fresh.vectors[0].tolist()
+
+
+def test_a_vector_of_another_size_is_not_taken_but_the_popularity_is() -> None:
+    known = catalogue(item("mug", "kitchen"))
+    start = known.vectors[0].tolist()
+    known.apply_model(model("mug", dim=4, popularity=9.0))
+    assert (known.vectors[0].tolist(), known.modelled[0], known.popularity[0]) == (start, False, 9.0)
+
+
+def test_tags_of_events_count_only_while_the_catalogue_has_none() -> None:
+    known = Catalogue(DIM)
+    known.apply_model(model("mug", tags=("blue",)))
+    assert tags_of(known, "mug") == ["blue"]
+    known.describe(item("mug", "kitchen"))
+    known.apply_model(model("mug", tags=("blue",)))
+    assert tags_of(known, "mug") == ["kitchen"]
+
+
+def test_every_change_that_a_reader_would_see_moves_the_version() -> None:
+    known = Catalogue(DIM)
+    versions = [known.version]
+    for change in (
+        lambda: known.describe(item("mug", "kitchen")),
+        lambda: known.apply_model(model("mug")),
+        lambda: known.drop_model("mug"),
+        lambda: known.forget("mug"),
+    ):
+        change()
+        versions.append(known.version)
+    assert versions == sorted(set(versions))
+
+
+def test_a_model_of_a_newer_worker_is_refused() -> None:
+    newer = msgspec.msgpack.encode(msgspec.structs.replace(model("mug"), layout=MODEL_LAYOUT + 1))
+    with pytest.raises(StateError, match=r"item model of layout 2, this worker knows 1: upgrade all workers"):
+        decode_model(newer)
+    assert decode_model(msgspec.msgpack.encode(model("mug"))) == model("mug")
+
+
+# The population's shares
+
+
+def test_before_any_event_the_catalogue_itself_is_the_population() -> None:
+    known = catalogue(item("mug", "kitchen", "gift"), item("pan", "kitchen"), item("tent", "camping"))
+    assert priors(known) == {"kitchen": 0.5, "gift": 0.25, "camping": 0.25}
+
+
+def test_events_outweigh_the_catalogue_the_more_there_are() -> None:
+    known = catalogue(item("mug", "kitchen"), item("tent", "camping"))
+    known.apply_model(model("mug", popularity=300.0))
+    assert priors(known) == {"kitchen": (300 + 50) / 400, "camping": 50 / 400}
+
+
+def test_popularity_fades_up_to_the_newest_model() -> None:
+    known = catalogue(item("mug", "kitchen"), item("tent", "camping"))
+    known.apply_model(model("mug", popularity=100.0, ts=T0 - POPULARITY_HALF_LIFE_MS))
+    known.apply_model(model("tent", popularity=100.0, ts=T0))
+    assert priors(known) == pytest.approx({"kitchen": 100 / 250, "camping": 150 / 250})
+
+
+def test_an_empty_catalogue_has_no_shares() -> None:
+    assert priors(Catalogue(DIM)) == {}
+
+
+def test_shares_of_the_population_sum_to_one() -> None:
+    known = catalogue(*(item(str(i), f"a{i % 3}", f"b{i % 5}") for i in range(30)))
+    for i in range(0, 30, 4):
+        known.apply_model(model(str(i), popularity=float(i), ts=T0 - i * 10**8))
+    assert sum(priors(known).values()) == pytest.approx(1)
+    assert PRIOR_EVENTS == 100

@@ -1,0 +1,226 @@
+"""Profiles read off rows, against a plain replay and numbers worked out by hand."""
+
+import base64
+import math
+from collections import Counter
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamer.pipeline import publish
+from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.layout import pack, unpack
+from streamer.pipeline.publish import Names
+from streamer.profile import Interest, ItemEvent, Profile
+from tests.oracle import Replay, UserTruth
+from tests.pipeline_world import DAY_MS, ITEMS, SCALES, T0, Line, Record, click, profiles, purchase, state_of
+
+compiles = settings(deadline=None)
+# Of the 8 tags in the catalogue: nobody did anything yet, so these are the population's shares.
+PRIOR = {"kitchen": 0.25, "gift": 0.25, "camping": 0.25, "light": 0.125, "paper": 0.125}
+
+
+def interests(profile: Profile) -> dict[str, Interest]:
+    return {interest.tag: interest for interest in profile.interests}
+
+
+def test_a_first_click_in_numbers() -> None:
+    line = Line()
+    line.feed([click("a", "mug")])
+    kitchen, gift = line.profile().interests
+    share = (1 + 3 * 0.25) / (2 + 3)  # one of two tags, leaning on the population with the weight of three
+    assert kitchen == Interest(
+        tag="kitchen",
+        weight=1.0,
+        share=share,
+        recent=share,
+        lift=share / 0.25,
+        events=1.0,
+        last_ts=T0,
+        because=(ItemEvent("mug", T0, "click"),),
+    )
+    assert (gift.tag, gift.share) == ("gift", share)
+
+
+def test_what_a_month_makes_of_a_purchase() -> None:
+    line = Line()
+    line.feed([click("b", "tent", T0)], [purchase("a", "pan", T0 - 30 * DAY_MS)])
+    found = interests(line.profile())
+    kitchen, camping = found["kitchen"], found["camping"]
+    assert (kitchen.weight, kitchen.events, kitchen.last_ts) == (1.5, 0.5, T0 - 30 * DAY_MS)
+    assert (camping.weight, camping.events) == (1.0, 1.0)
+    assert kitchen.share == pytest.approx((1.5 + 0.75) / (2.5 + 3), abs=1e-6)
+    assert kitchen.recent == pytest.approx((3 * 0.5**30 + 0.75) / (1 + 3 * 0.5**30 + 3), abs=1e-6)
+    assert camping.recent > camping.share
+
+
+def true_shares(truth: UserTruth, scale: str) -> dict[str, float]:
+    """P(t) = (x[t] + 3·P0[t]) / (Σ x + 3)."""
+    weights = {tag: getattr(interest, scale) for tag, interest in truth.interests.items()}
+    total = sum(weights.values()) + 3
+    return {tag: (weight + 3 * PRIOR[tag]) / total for tag, weight in weights.items()}
+
+
+histories = st.lists(
+    st.tuples(st.sampled_from([*ITEMS]), st.integers(T0 - 80 * DAY_MS, T0), st.booleans()), min_size=1, max_size=20
+)
+
+
+@compiles
+@given(histories)
+def test_every_number_of_an_interest_is_as_defined(history: list[tuple[str, int, bool]]) -> None:
+    line, replay = Line(), Replay(ITEMS)
+    for i, (item_id, ts, bought) in enumerate(history):
+        topic, make = ("purchases", purchase) if bought else ("clicks", click)
+        record: Record = make(str(i), item_id, ts)._replace(timestamp=T0)
+        line.feed(**{topic: [record]})
+        replay.apply(topic, record.key, record.value, record.timestamp, partition=0)
+    truth, found = replay.users["ann"], interests(line.profile())
+    share, recent = true_shares(truth, "weight"), true_shares(truth, "recent")
+    assert found.keys() == truth.interests.keys()
+    for tag, interest in found.items():
+        assert interest.weight == pytest.approx(truth.interests[tag].weight, rel=1e-5, abs=1e-6)
+        assert interest.events == pytest.approx(truth.interests[tag].events, rel=1e-5, abs=1e-4)
+        assert interest.share == pytest.approx(share[tag], abs=2e-6)
+        assert interest.recent == pytest.approx(recent[tag], abs=2e-6)
+        assert interest.lift == pytest.approx(share[tag] / PRIOR[tag], abs=1e-3)
+        assert interest.last_ts == truth.interests[tag].last_ts
+    shares = [interest.share for interest in found.values()]
+    assert shares == sorted(shares, reverse=True)
+
+
+@compiles
+@given(histories)
+def test_because_names_the_newest_items_that_carry_the_tag_each_once(history: list[tuple[str, int, bool]]) -> None:
+    line = Line()
+    line.feed([click(str(i), item_id, ts)._replace(timestamp=T0) for i, (item_id, ts, _) in enumerate(history)])
+    profile = line.profile()
+    for interest in profile.interests:
+        carriers = [event for event in profile.recent_items if interest.tag in ITEMS[event.item_id]]
+        first_of_each = {event.item_id: event for event in reversed(carriers)}
+        expected = sorted(first_of_each.values(), key=carriers.index)[:3]
+        assert list(interest.because) == expected
+
+
+def test_an_interest_that_no_recent_item_tells_of_has_no_because() -> None:
+    line = Line()
+    line.feed([click("a", "mug", tags=["blue"])])
+    assert interests(line.profile())["blue"].because == ()
+
+
+@pytest.mark.parametrize(("most", "tags"), [(1, ["camping"]), (2, ["camping", "kitchen"]), (24, None)])
+def test_the_strongest_interests_are_shown_at_most_so_many(most: int, tags: list[str] | None) -> None:
+    line = Line(scales=SCALES._replace(interests=most))
+    line.feed([click("a", "tent"), click("b", "tent"), click("c", "pan")], [purchase("d", "tent")])
+    line.feed([click("e", "unlisted", tags=["blue"])])
+    found = [interest.tag for interest in line.profile().interests]
+    assert found == (tags or ["camping", "kitchen", "blue"])
+
+
+def test_a_tag_that_nobody_else_has_keeps_a_finite_lift() -> None:
+    line = Line()
+    line.feed([click("a", "unlisted", tags=["blue"])])
+    [blue] = line.profile().interests
+    assert (blue.share, blue.lift) == (0.25, 0.25 / publish.MIN_PRIOR)
+
+
+def read_by_a_stranger(line: Line, names: Names) -> Profile:
+    """Ann's row as a worker sees it whose catalogue has not heard of anything yet."""
+    stranger = Line(items={})
+    slots = stranger.slots("ann")
+    unpack(stranger.users, slots, pack(line.users, line.slots("ann"), [b""]))
+    world = stranger.world._replace(names=names)
+    reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
+    return publish.profile(reading, 0, "ann", publish.changes(reading, 0), "")
+
+
+def test_names_that_the_catalogue_does_not_know_come_from_the_fallback() -> None:
+    line = Line()
+    line.feed([click("a", "mug")])
+    item, tag = {hash_id("mug"): "mug"}, {hash_id("kitchen"): "kitchen", hash_id("gift"): "gift"}
+    profile = read_by_a_stranger(line, Names(item.get, tag.get))
+    assert [interest.tag for interest in profile.interests] == ["kitchen", "gift"]
+    assert profile.recent_items == (ItemEvent("mug", T0, "click"),)
+    assert {change.tag for change in profile.changed} == {"kitchen", "gift"}
+
+
+def test_what_nobody_can_name_any_more_is_left_out() -> None:
+    line = Line()
+    line.feed([click("a", "mug"), click("b", "pan", T0 + 1)])
+    profile = read_by_a_stranger(line, Names({hash_id("pan"): "pan"}.get, {hash_id("kitchen"): "kitchen"}.get))
+    assert [interest.tag for interest in profile.interests] == ["kitchen"]
+    assert [item.item_id for item in profile.recent_items] == ["pan"]
+
+
+def test_an_item_that_lost_its_tags_is_no_because_any_more() -> None:
+    line = Line()
+    line.feed([click("a", "mug"), click("b", "pan", T0 + 1)])
+    kitchen = interests(line.profile())["kitchen"]
+    assert [item.item_id for item in kitchen.because] == ["pan", "mug"]
+    line.catalogue.forget("pan")
+    kitchen = interests(line.profile())["kitchen"]
+    assert [item.item_id for item in kitchen.because] == ["mug"]
+
+
+def test_the_vector_is_little_endian_float32_in_base64() -> None:
+    line = Line()
+    line.feed([click("a", "mug")])
+    profile = line.profile()
+    vector = np.frombuffer(base64.b64decode(profile.vector), "<f4")
+    assert (len(vector), profile.vector_dim, profile.model) == (8, 8, "bpr-8/1")
+    assert vector.tolist() == publish.fold_in(line.world, line.slots("ann"))[0].tolist()
+    assert vector.any()
+
+
+def test_the_published_profile_is_the_one_that_is_read() -> None:
+    line = Line()
+    line.feed([click("a", "mug"), click("b", "lamp", T0 - 5)], [purchase("c", "pan", quantity=3, price=2.55)])
+    read = line.profile()
+    [published] = profiles(line.cut(now_ms=T0 + 9))
+    assert published.activity.spend == {"EUR": 7.65}
+    assert published.version == 1
+    known_when_published = {"version": 0, "published_at": 0, "changed": read.changed}
+    assert msgspec.structs.replace(published, **known_when_published) == read
+    assert line.profile().version == 1
+
+
+def test_users_that_are_read_together_do_not_mix() -> None:
+    line = Line()
+    for i, user_id in enumerate(["ann", "bob", "cid"]):
+        line.feed([click(f"{user_id} {item_id}", item_id, T0, user_id) for item_id in [*ITEMS][: 2 * i + 1]])
+    slots = line.slots("cid", "ann", "bob")
+    reading = publish.read(line.world, slots, publish.assess(line.world, slots), publish.fold_in(line.world, slots))
+    together = [publish.profile(reading, row, user_id, [], "") for row, user_id in enumerate(["cid", "ann", "bob"])]
+    alone = [msgspec.structs.replace(line.profile(user_id), changed=(), cause="") for user_id in ("cid", "ann", "bob")]
+    assert together == alone
+
+
+def test_reading_never_creates_state() -> None:
+    line = Line()
+    line.feed([click("a", "mug"), click("b", "tent", user_id="bob")])
+    line.cut()
+    line.feed([click("c", "pan", T0 + 5)])
+    line.slot("nobody")
+    before, catalogue = state_of(line.users), len(line.catalogue)
+    for user_id in ("ann", "bob", "nobody"):
+        line.profile(user_id)
+    assert state_of(line.users) == before
+    assert len(line.catalogue) == catalogue
+    assert line.profile("nobody").interests == ()
+
+
+@compiles
+@given(histories)
+def test_profiles_are_json_of_finite_numbers(history: list[tuple[str, int, bool]]) -> None:
+    line = Line()
+    line.feed([click(str(i), item_id, ts)._replace(timestamp=T0) for i, (item_id, ts, _) in enumerate(history)])
+    [profile] = profiles(line.cut())
+    numbers = Counter(
+        math.isfinite(number)
+        for interest in profile.interests
+        for number in (interest.weight, interest.share, interest.recent, interest.lift, interest.events)
+    )
+    assert not numbers[False]
