@@ -1,0 +1,115 @@
+"""A process under test: on its own core, under a guard that ends it when we are gone, watched from outside."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Mapping
+from http.client import HTTPException
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self, cast
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from streamer.errors import StreamerError
+from streamer.settings import Settings
+from streamer.tools import kafka_guard
+from streamer.tools.bench.cores import pinned
+from streamer.tools.demo_worker import LOG_LINES, environment
+
+STOP_S = 30.0  # the worker drains within this, or is ended by force
+ANSWER_S = 10.0  # a busy event loop answers between two batches
+Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Peer:
+    """A command with `settings` as its environment; stdout and stderr go to `log`."""
+
+    def __init__(self, arguments: list[str], settings: Settings, log: Path, core: int | None) -> None:
+        self._log, self._settings = log, settings
+        variables = [f"{name}={value}" for name, value in environment(settings).items()]
+        guard = [sys.executable, str(kafka_guard.__file__), str(os.getpid()), str(STOP_S)]
+        with log.open("wb") as file, pinned(core):
+            self._process = subprocess.Popen(  # noqa: S603 - our own command
+                [*guard, "env", *variables, sys.executable, "-m", *arguments],  # `env` becomes Python: the id stays
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                start_new_session=True,
+            )
+        with cast("IO[bytes]", self._process.stdout) as pipe:
+            self.pid = int(pipe.readline())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        cast("IO[bytes]", self._process.stdin).close()
+        try:
+            self._process.wait(STOP_S + 5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def check(self) -> None:
+        """Raise StreamerError with the end of the log when it has ended badly."""
+        code = self._process.poll()
+        if code:
+            lines = "\n".join(f"  {line}" for line in self.log().splitlines()[-LOG_LINES:])
+            raise StreamerError(f"the process under test ended with exit code {code}. The end of its log:\n{lines}")
+
+    def ended(self) -> bool:
+        """Whether it is done. Raises StreamerError when it ended badly."""
+        self.check()
+        return self._process.poll() is not None
+
+    def log(self) -> str:
+        """All that it printed so far."""
+        return self._log.read_text("utf-8", "replace")
+
+    def cpu_s(self) -> float:
+        """CPU seconds of all its threads so far; NaN where the system has no /proc."""
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        except OSError:
+            return float("nan")
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def resident_mb(self) -> float:
+        """Resident memory in MiB; NaN where the system has no /proc."""
+        try:
+            pages = Path(f"/proc/{self.pid}/statm").read_text("utf-8").split()[1]
+        except OSError:
+            return float("nan")
+        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+    def samples(self) -> Samples:
+        """The worker's metrics by name and labels; empty while its HTTP server does not answer."""
+        url = f"http://{self._settings.http_host}:{self._settings.http_port}/metrics"
+        try:
+            with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
+                text = answer.read().decode()
+        except (OSError, HTTPException):
+            return {}
+        families = text_string_to_metric_families(text)
+        return {(s.name, tuple(sorted(s.labels.items()))): s.value for family in families for s in family.samples}
+
+
+def wait_for(peer: Peer, pattern: str, patience_s: float) -> re.Match[str]:
+    """The first match in what a peer prints. Raises StreamerError when it ends or takes longer."""
+    give_up_s = time.monotonic() + patience_s
+    while (found := re.search(pattern, peer.log())) is None:
+        if peer.ended() or time.monotonic() > give_up_s:
+            raise StreamerError(f"{pattern!r} was not printed. The log:\n{peer.log()}")
+        time.sleep(0.02)
+    return found
+
+
+def total(samples: Samples, name: str, **labels: str) -> float:
+    """The sum of a metric over all samples with these labels."""
+    return sum(v for (n, have), v in samples.items() if n == name and labels.items() <= dict(have).items())

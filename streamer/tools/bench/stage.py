@@ -1,0 +1,115 @@
+"""Where a measurement happens: a broker, topics with one backlog, and what the broker says of a group's progress."""
+
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.admin import KafkaAdminClient
+from kafka.errors import CoordinatorNotAvailableError
+
+from streamer.engine.kafka_clients import admin_client, kafka_python_options
+from streamer.engine.topics import create_topics, topic_specs
+from streamer.errors import StreamerError
+from streamer.events import KINDS
+from streamer.settings import Settings
+from streamer.tools.bench import world
+from streamer.tools.bench.cores import Cores
+from streamer.tools.bench.world import World
+from streamer.tools.load import Loader
+
+LOOK_S = 0.05  # between two questions: a few milliseconds of the broker's core each
+PATIENCE_S = 600.0  # for a whole backlog: twenty times what it takes
+SOURCES = ("items", *(kind.topic for kind in KINDS))
+EVENT_TOPICS = tuple(kind.topic for kind in KINDS)
+
+
+class Stage(NamedTuple):
+    """One backlog on one broker. Each peer gets a directory of its own in `home`."""
+
+    settings: Settings
+    home: Path
+    cores: Cores
+    world: World
+
+    def peer(self, name: str, **changes: Any) -> Settings:
+        """Settings for one run of a peer: a group, a changelog and a data directory of its own."""
+        return self.settings.model_copy(update={"app_id": name, "data_dir": self.home / name, **changes})
+
+
+async def fill(settings: Settings, backlog: World) -> None:
+    """Create the topics and load the backlog, items first."""
+    create_topics(settings)
+    async with Loader(settings) as loader:
+        for lines in (world.items(backlog), world.events(backlog)):
+            for topic, key, value in lines:
+                await loader.send(topic, key, value)
+
+
+def renew_outputs(settings: Settings) -> None:
+    """Empty all topics but the sources: a run must not learn from the one before."""
+    sources = {settings.topic(topic) for topic in SOURCES}
+    outputs = [spec.name for spec in topic_specs(settings) if spec.name not in sources]
+    with admin_client(settings) as admin:
+        admin.delete_topics([name for name in outputs if name in admin.list_topics()])
+        give_up_s = time.monotonic() + PATIENCE_S
+        while not set(outputs).isdisjoint(admin.list_topics()):
+            if time.monotonic() > give_up_s:
+                raise StreamerError(f"Kafka does not delete {', '.join(outputs)}")
+            time.sleep(LOOK_S)
+    create_topics(settings)
+
+
+class Progress:
+    """How far a group is, as committed at the broker: nothing of it is asked of the peer."""
+
+    def __init__(self, settings: Settings, admin: KafkaAdminClient, consumer: KafkaConsumer) -> None:
+        self._settings, self._admin, self._consumer = settings, admin, consumer
+
+    def events(self) -> int:
+        """User events committed. Their topics begin at 0 and have no holes: positions count records."""
+        return sum(self._positions(EVENT_TOPICS).values())
+
+    def has_learned(self) -> bool:
+        """Whether every signal is committed too."""
+        positions = self._positions(["item-signals"])
+        ends = self._consumer.end_offsets(self._partitions("item-signals"))
+        rest = {tp: positions.get(tp, 0) for tp, end in ends.items() if positions.get(tp, 0) < end}
+        if not rest:
+            return True
+        self._consumer.assign(list(rest))  # markers of transactions count in offsets: only reading tells
+        for tp, position in rest.items():
+            self._consumer.seek(tp, position)
+        give_up_s = time.monotonic() + PATIENCE_S
+        while any(self._consumer.position(tp) < ends[tp] for tp in rest):
+            if self._consumer.poll(timeout_ms=20):
+                return False
+            if time.monotonic() > give_up_s:
+                raise StreamerError("Kafka does not answer a consumer")
+        return True
+
+    def _partitions(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(self._settings.topic(topic), n) for n in range(self._settings.partitions)]
+
+    def _positions(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
+        names = {self._settings.topic(topic) for topic in topics}
+        group = self._settings.app_id
+        try:
+            positions = self._admin.list_group_offsets([group])[group]
+        except CoordinatorNotAvailableError:  # the first group of a broker makes it create its topic of offsets
+            return {}
+        return {tp: int(at.offset) for tp, at in positions.items() if tp.topic in names}
+
+
+@contextmanager
+def progress_of(settings: Settings) -> Iterator[Progress]:
+    """The progress of the group `app_id`."""
+    options = kafka_python_options(settings)
+    consumer = KafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
+    try:
+        with admin_client(settings) as admin:
+            yield Progress(settings, admin, consumer)
+    finally:
+        consumer.close()

@@ -1,0 +1,92 @@
+"""The backlog that all peers work through: the same users, items and events in every run. Pure.
+
+Everybody has three favourite shelves and mostly looks there; of items and of users, a few are far busier than the rest.
+"""
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+SEED: Final = 1
+CHUNK: Final = 10_000  # events drawn at once: numpy's own cost vanishes, memory stays small
+START_MS: Final = 1_767_225_600_000  # 2026-01-01
+SPAN_MS: Final = 30 * 86_400_000  # of event time, one main half-life of interests, whatever the number of events
+BUY: Final = 0.05  # of events are purchases
+ASTRAY: Final = 0.15  # of events are about something else than a favourite
+FAVOURITES: Final = 3
+SHELF_ITEMS: Final = 50
+BRANDS, STYLES = 200, 40
+SPREAD: Final = 1.2  # log-normal: the busiest tenth of the users makes almost half of all events
+
+Line = tuple[str, bytes, bytes]  # contract topic, key, value
+
+
+class World(NamedTuple):
+    """How large the backlog is. `tour`: the first events are one of every user, so that all of them are met."""
+
+    users: int
+    items: int
+    events: int
+    tour: bool = False
+
+    @property
+    def shelves(self) -> int:
+        """Items of a shelf share its tag."""
+        return -(-self.items // SHELF_ITEMS)
+
+
+def items(world: World) -> Iterator[Line]:
+    """The catalogue: four tags an item."""
+    for i in range(world.items):
+        tags = b'"shelf %d","brand %d","style %d","%s"' % (
+            i % world.shelves,
+            i * 31 % BRANDS,
+            i * 17 % STYLES,
+            b"new" if i % 5 == 0 else b"classic",
+        )
+        yield "items", b"item-%d" % i, b'{"item_id":"item-%d","title":"Item %d","tags":[%s]}' % (i, i, tags)
+
+
+def events(world: World) -> Iterator[Line]:
+    """Clicks and purchases in the order of their time."""
+    rng = np.random.default_rng(SEED)
+    busy = _shares(rng.lognormal(sigma=SPREAD, size=world.users))
+    popular = _shares(1 / np.arange(1, SHELF_ITEMS + 1))
+    for first in range(0, world.events, CHUNK):
+        numbers = np.arange(first, min(first + CHUNK, world.events))
+        yield from _chunk(world, rng, numbers, busy, popular)
+
+
+def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    total: NDArray[np.float64] = np.cumsum(weights)
+    total /= total[-1]
+    return total
+
+
+def _chunk(
+    world: World,
+    rng: np.random.Generator,
+    numbers: NDArray[np.int64],
+    busy: NDArray[np.float64],
+    popular: NDArray[np.float64],
+) -> Iterator[Line]:
+    n = len(numbers)
+    users = np.searchsorted(busy, rng.random(n))
+    if world.tour:
+        users = np.where(numbers < world.users, numbers, users)
+    favourites = (users * 7 + rng.integers(0, FAVOURITES, n) * 13) % world.shelves
+    shelves = np.where(rng.random(n) < ASTRAY, rng.integers(0, world.shelves, n), favourites)
+    chosen = (np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items
+    ts = START_MS + numbers * SPAN_MS // world.events
+    bought = rng.random(n) < BUY
+    extra = rng.integers(1, 60_000, n)
+    columns = (numbers, users, chosen, ts, bought, extra)
+    for i, user, item, when, buys, x in zip(*(column.tolist() for column in columns), strict=True):
+        key = b"user-%d" % user
+        head = b'{"event_id":"e%d","user_id":"%b","item_id":"item-%d","ts":%d,' % (i, key, item, when)
+        if buys:
+            yield "purchases", key, head + b'"quantity":1,"price":%d.99,"currency":"EUR"}' % (x % 100)
+        else:
+            yield "clicks", key, head + b'"session_id":"s%d","dwell_ms":%d}' % (i // 5, x)
