@@ -54,8 +54,9 @@ class Outbox:
         return sum(len(batch.items) for batch in self._batches)
 
     def add(self, batch: Batch) -> None:
-        """Note one signal an event."""
-        self._batches.append(batch)
+        """Note one signal an event. A batch of repeats brings none."""
+        if len(batch.items):
+            self._batches.append(batch)
 
     def take(self, catalogue: Catalogue) -> list[tuple[int, bytes]]:
         """One encoded record for each owner's partition; the box is empty afterwards."""
