@@ -50,11 +50,13 @@ class UserCache:
         """
         index = self.index.setdefault(partition, {})
         missing = [key for key in dict.fromkeys(keys) if key not in index]
-        metrics.CACHE_HITS.inc(len(keys) - len(missing))
         if missing:
             self._make_room(len(missing), partition, keys)
             self._load(partition, missing, load(missing))
-        return np.array([index[key] for key in keys], np.int64)
+        metrics.CACHE_HITS.inc(len(keys) - len(missing))
+        slots = np.array([index[key] for key in keys], np.int64)
+        self.users.used[slots] = self.batch  # a second call for the same batch must not evict them
+        return slots
 
     def find(self, partition: int, key: bytes) -> int | None:
         """The slot of a user in memory."""

@@ -231,14 +231,14 @@ class Partition:
         cache, now = self.shared.cache, self.shared.now_ms()
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
         self._changed, self.changed_rows = [], 0
-        due = np.setdiff1d(self._due_slots(now), changed)
+        due = self._due_slots(now)  # some of them changed once more: they are due all the same
         silent = np.setdiff1d(self._silent_slots(now), np.concatenate([changed, due]))
-        slots = np.concatenate([changed, due, silent])
-        why = np.repeat([CHANGED, DUE, HEARTBEAT], [len(changed), len(due), len(silent)])
+        slots = np.concatenate([changed, np.setdiff1d(due, changed), silent])
+        why = np.select([np.isin(slots, due), np.isin(slots, silent)], [DUE, HEARTBEAT], CHANGED)
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         with metrics.stage("gate"):
-            result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, slots))
+            result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, changed))
         self.held.discard(cache.key_of[publication.slot] for publication in result.publications)
         item_rows, models = self.own_items.take(now)
         self.position.checkpoint += 1
@@ -275,7 +275,8 @@ class Partition:
         within = self.shared.publish_within_ms
         touched = self.shared.cache.users.touched_at[slots]
         oldest = int(touched.min(initial=now)) if len(slots) else now
-        return now + max(within - (now - oldest) - min(within // 10, 2000), within // 2)
+        age = max(now - oldest, 0)  # a producer's clock may be ahead of ours
+        return now + max(within - age - min(within // 10, 2000), within // 2)
 
     def _due_slots(self, now: int) -> NDArray[np.int64]:
         """Slots of users whose held-back change is due; at most DUE_AT_ONCE."""
