@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.pipeline.fold import APPLIED, DUPLICATE
@@ -12,7 +12,6 @@ from streamer.profile import Profile
 from tests.oracle import Replay, UserTruth
 from tests.pipeline_world import DAY_MS, ITEMS, T0, Line, Record, click, purchase, state_of
 
-compiles = settings(deadline=None)
 EXACT = 1e-5  # float32 weights, a dozen of additions
 
 item_ids = st.sampled_from([*ITEMS, "unlisted"])
@@ -72,7 +71,6 @@ def assert_true(profile: Profile, truth: UserTruth) -> None:
         assert interests[tag].last_ts == true.last_ts
 
 
-@compiles
 @given(some_repeats)
 def test_profiles_say_what_a_plain_replay_says(events: list[tuple[str, Record]]) -> None:
     line, users = fed(events), truth_of(events)
@@ -81,7 +79,6 @@ def test_profiles_say_what_a_plain_replay_says(events: list[tuple[str, Record]])
         assert_true(line.profile(user_id), truth)
 
 
-@compiles
 @given(no_repeats.flatmap(lambda events: st.tuples(st.just(events), st.permutations(events))))
 def test_the_order_of_arrival_does_not_matter(
     orders: tuple[list[tuple[str, Record]], list[tuple[str, Record]]],
@@ -102,7 +99,6 @@ def test_the_order_of_arrival_does_not_matter(
         assert not interests
 
 
-@compiles
 @given(some_repeats, st.integers(1, 7))
 def test_batches_may_be_cut_anywhere(events: list[tuple[str, Record]], size: int) -> None:
     """One event a batch, or many of both topics together: not a bit differs."""

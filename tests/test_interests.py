@@ -6,14 +6,13 @@ from random import Random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.model.interests import EVENTS, EVER, MAIN, RECENT, add, shares, weakest
 
 H = np.array([10.0, 100.0, 100.0])
 PLACES = 4
-compiles = settings(deadline=None)  # a kernel's first call compiles it
 events_of_one_tag = st.lists(
     st.tuples(st.integers(0, 2000), st.sampled_from([0.5, 1.0, 3.0])), min_size=1, max_size=12
 )  # (ts, amount)
@@ -84,7 +83,6 @@ def test_a_late_event_weighs_what_is_left_of_it_and_does_not_turn_time_back() ->
     assert tags.ts[0] == 200
 
 
-@compiles
 @given(events_of_one_tag, st.randoms())
 def test_weights_are_the_sums_that_define_them_whatever_the_order(
     events: list[tuple[int, float]], random: Random
@@ -101,7 +99,6 @@ def test_weights_are_the_sums_that_define_them_whatever_the_order(
     assert tags.weight[0, EVER] == pytest.approx(sum(amount for _, amount in events))
 
 
-@compiles
 @given(events_of_one_tag, st.integers(0, 2000), st.integers(0, 2000))
 def test_late_event_never_raises_a_weight(events: list[tuple[int, float]], ts: int, by: int) -> None:
     """The later an event happened, the more it weighs: one that is late adds no more than one in time."""
@@ -181,7 +178,6 @@ def test_shares_of_nothing_are_nothing() -> None:
     assert tags.shares(10**9, [0.0], smoothing=0.0) == [0.0]  # faded to nothing: no division by it
 
 
-@compiles
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2000)), min_size=1, max_size=20), st.floats(0, 10))
 def test_shares_of_tags_that_are_all_there_is_sum_to_one(events: list[tuple[int, int]], smoothing: float) -> None:
     tags = Tags()

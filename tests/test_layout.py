@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import StateError
@@ -25,7 +25,6 @@ from streamer.pipeline.layout import (
 from streamer.profile import Change
 from tests.pipeline_world import DAY_MS, ITEMS, SHAPE, T0, Line, click, profiles, purchase, state_of
 
-compiles = settings(deadline=None)
 SLOT = np.array([3])
 
 histories = st.lists(
@@ -73,7 +72,6 @@ def moved_to(shape: Shape, line: Line) -> Line:
     return other
 
 
-@compiles
 @given(histories, st.binary(max_size=20))
 def test_a_row_read_and_written_again_is_the_same(history: list[tuple[int, str, int, bool]], cause: bytes) -> None:
     row = row_of(lived(history), cause)
@@ -82,7 +80,6 @@ def test_a_row_read_and_written_again_is_the_same(history: list[tuple[int, str, 
     assert pack(users, SLOT, [cause]) == [row]
 
 
-@compiles
 @given(histories)
 def test_a_user_read_from_a_row_looks_the_same(history: list[tuple[int, str, int, bool]]) -> None:
     line = lived(history)
@@ -157,7 +154,6 @@ def test_of_recent_items_the_newest_are_kept(recent: int, kept: int) -> None:
     assert moved_to(SHAPE._replace(recent=recent), line).profile().recent_items == before[:kept]
 
 
-@compiles
 @given(
     st.lists(st.integers(0, 30), max_size=40),
     st.integers(1, 12),

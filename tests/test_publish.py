@@ -7,7 +7,7 @@ from collections import Counter
 import msgspec
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.pipeline import publish
@@ -18,7 +18,6 @@ from streamer.profile import Interest, ItemEvent, Profile
 from tests.oracle import Replay, UserTruth
 from tests.pipeline_world import DAY_MS, ITEMS, SCALES, T0, Line, Record, click, profiles, purchase, state_of
 
-compiles = settings(deadline=None)
 # Of the 8 tags in the catalogue: nobody did anything yet, so these are the population's shares.
 PRIOR = {"kitchen": 0.25, "gift": 0.25, "camping": 0.25, "light": 0.125, "paper": 0.125}
 
@@ -69,7 +68,6 @@ histories = st.lists(
 )
 
 
-@compiles
 @given(histories)
 def test_every_number_of_an_interest_is_as_defined(history: list[tuple[str, int, bool]]) -> None:
     line, replay = Line(), Replay(ITEMS)
@@ -92,7 +90,6 @@ def test_every_number_of_an_interest_is_as_defined(history: list[tuple[str, int,
     assert shares == sorted(shares, reverse=True)
 
 
-@compiles
 @given(histories)
 def test_because_names_the_newest_items_that_carry_the_tag_each_once(history: list[tuple[str, int, bool]]) -> None:
     line = Line()
@@ -212,7 +209,6 @@ def test_reading_never_creates_state() -> None:
     assert line.profile("nobody").interests == ()
 
 
-@compiles
 @given(histories)
 def test_profiles_are_json_of_finite_numbers(history: list[tuple[str, int, bool]]) -> None:
     line = Line()

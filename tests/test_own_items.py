@@ -1,0 +1,268 @@
+"""The owner of items: popularity, models, when they are published, and rows that bring them back."""
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.errors import StateError
+from streamer.events import Item
+from streamer.pipeline.catalogue import MODEL_LAYOUT, POPULARITY_HALF_LIFE_MS, Catalogue, ItemModel, decode_model
+from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.layout import PREDECESSORS
+from streamer.pipeline.own_items import LAYOUT, MODEL_EVERY_MS, ItemRow, OwnItems
+from streamer.pipeline.signals import Learned
+from streamer.pipeline.space import ItemSpace
+from tests.pipeline_world import DAY_MS, T0
+
+DIM = 8
+NOW = T0 + DAY_MS
+Taken = list[tuple[bytes, bytes | None]]
+
+
+class Owner:
+    """One partition's items, beside a catalogue that lists some of them."""
+
+    def __init__(self, *listed: Item) -> None:
+        self.catalogue = Catalogue(DIM)
+        for item in listed:
+            self.catalogue.describe(item)
+        self.space = ItemSpace(self.catalogue, 40)
+        self.space.refresh()
+        self.own = OwnItems(DIM, seed=1)
+
+    def learn(self, *signals: tuple[str, int], before: tuple[str, ...] = (), **tags: list[str]) -> None:
+        """(item, ts) each, all with the same items before them; tags that events brought, by item."""
+        items = list(dict.fromkeys(item_id for item_id, _ in signals))
+        predecessors = np.zeros((len(signals), PREDECESSORS), np.uint64)
+        predecessors[:, : len(before)] = [hash_id(item_id) for item_id in before]
+        for item_id in before:
+            self.catalogue.see(item_id)
+        learned = Learned(
+            items=items,
+            item=np.array([items.index(item_id) for item_id, _ in signals], np.uint32),
+            ts=np.array([ts for _, ts in signals], np.int64),
+            weight=np.ones(len(signals), np.float32),
+            predecessors=predecessors,
+            tags={items.index(item_id): own for item_id, own in tags.items()},
+        )
+        self.own.learn(learned, self.space)
+
+    def models(self, now_ms: int = NOW) -> dict[str, ItemModel | None]:
+        """What a checkpoint publishes."""
+        return {key.decode(): None if value is None else decode_model(value) for key, value in self.own.take(now_ms)[1]}
+
+
+def restarted(rows: Taken) -> Owner:
+    """The owner after a restart: rows as the store gives them back, in the order of their keys."""
+    owner = Owner()
+    for _, row in sorted(rows):
+        if row is not None:
+            owner.own.load(row)
+    return owner
+
+
+def model_of(owner: Owner, item_id: str, now_ms: int = NOW) -> ItemModel:
+    model = owner.models(now_ms)[item_id]
+    assert model is not None
+    return model
+
+
+# Popularity
+
+
+def test_an_items_popularity_is_its_decayed_number_of_events() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0 - POPULARITY_HALF_LIFE_MS), ("mug", T0), ("mug", T0))
+    model = model_of(owner, "mug")
+    assert (model.popularity, model.events, model.ts) == (2.5, 3, T0)
+
+
+@given(st.lists(st.integers(T0 - 200 * DAY_MS, T0), min_size=1, max_size=20), st.integers(1, 5))
+def test_popularity_does_not_depend_on_the_order_or_the_batches(times: list[int], size: int) -> None:
+    owner = Owner()
+    for start in range(0, len(times), size):
+        owner.learn(*(("mug", ts) for ts in times[start : start + size]))
+    model = model_of(owner, "mug")
+    newest = max(times)
+    assert model.ts == newest
+    assert model.events == len(times)
+    assert model.popularity == pytest.approx(sum(0.5 ** ((newest - ts) / POPULARITY_HALF_LIFE_MS) for ts in times))
+
+
+def test_items_do_not_share_their_popularity() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0), ("pan", T0), ("mug", T0))
+    assert {name: model.popularity for name, model in owner.models().items() if model} == {"mug": 2.0, "pan": 1.0}
+
+
+def test_hundreds_of_items_stay_what_they_are_while_the_columns_grow() -> None:
+    owner = Owner()
+    owner.learn(*((f"item {i}", T0 + i) for i in range(1000)))
+    assert len(owner.own) == 1000
+    assert {name: model.ts - T0 for name, model in owner.models().items() if model} == {
+        f"item {i}": i for i in range(1000)
+    }
+
+
+# Vectors
+
+
+def test_an_item_starts_from_the_tags_of_the_catalogue() -> None:
+    owner = Owner(Item("mug", "Mug", ("kitchen",)))
+    owner.learn(("mug", T0))
+    vector = np.frombuffer(model_of(owner, "mug").vector, np.float32)
+    assert vector.tolist() == owner.catalogue.vectors[owner.catalogue.slot_of["mug"]].tolist()
+
+
+def test_events_pull_an_item_towards_what_came_before_it() -> None:
+    listed = [Item(name, name, (name,)) for name in ("mug", "pan", "tent", "lamp")]
+    owner = Owner(*listed)
+    owner.learn(*((name, T0) for name in ("mug", "pan", "tent", "lamp")))
+    mug, pan = owner.own.row_of["mug"], owner.catalogue.vectors[owner.catalogue.slot_of["pan"]]
+    before = float(owner.own.vectors[mug] @ pan)
+    for _ in range(50):
+        owner.learn(("mug", T0), before=("pan",))
+    assert float(owner.own.vectors[mug] @ pan) > before + 0.1
+
+
+def test_learning_again_from_the_same_signals_gives_the_same_models_wherever_batches_are_cut() -> None:
+    """Once all items are known: draws depend on which there are."""
+    names = [f"item {i}" for i in range(7)]
+    signals = [(names[i % 7], T0 + i) for i in range(40)]
+    one, two = Owner(), Owner()
+    for owner in (one, two):
+        owner.learn(*((name, T0) for name in names))
+    one.learn(*signals, before=("item 1", "item 2"))
+    for signal in signals:
+        two.learn(signal, before=("item 1", "item 2"))
+    assert one.own.signals == two.own.signals == 47
+    assert one.models() == two.models()
+
+
+# Tags that events brought
+
+
+def test_tags_of_events_are_kept_for_items_that_the_catalogue_does_not_list() -> None:
+    owner = Owner(Item("mug", "Mug", ("kitchen",)))
+    owner.learn(("mug", T0), ("tent", T0), mug=["blue"], tent=["camping", "", "camping"])
+    owner.learn(("tent", T0), tent=["new", "camping"])
+    models = owner.models()
+    assert {name: model.tags for name, model in models.items() if model} == {"mug": (), "tent": ("camping", "new")}
+
+
+def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
+    owner = Owner()
+    owner.learn(("tent", T0), tent=["camping"])
+    owner.models()
+    owner.own.describe(Item("tent", "Tent", ("outdoor",)))
+    owner.own.describe(Item("unheard of", "", ()))
+    assert owner.own.changed
+    rows, models = owner.own.take(NOW + MODEL_EVERY_MS)
+    assert [msgspec.msgpack.decode(row, type=ItemRow).model.tags for _, row in rows if row] == [()]
+    assert models == []
+
+
+# When
+
+
+def test_nothing_is_due_before_anything_was_learned() -> None:
+    own = OwnItems(DIM, seed=1)
+    assert (own.models_due(NOW), own.changed, own.take(NOW)) == (False, False, ([], []))
+
+
+def test_a_new_model_is_due_at_once_and_then_after_the_pause() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0))
+    assert owner.own.models_due(NOW)
+    assert owner.models(NOW).keys() == {"mug"}
+    assert not owner.own.models_due(NOW + MODEL_EVERY_MS)  # nothing new
+    owner.learn(("mug", T0))
+    assert not owner.own.models_due(NOW + MODEL_EVERY_MS - 1)
+    assert owner.models(NOW + MODEL_EVERY_MS - 1) == {}
+    assert owner.own.models_due(NOW + MODEL_EVERY_MS)
+    assert model_of(owner, "mug", NOW + MODEL_EVERY_MS).events == 2
+
+
+def test_a_model_that_has_to_wait_is_stored_and_published_later() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0))
+    owner.own.take(NOW)
+    owner.learn(("mug", T0))
+    rows, models = owner.own.take(NOW + 1)
+    assert ([key for key, _ in rows], models) == ([b"imug"], [])
+    rows, models = owner.own.take(NOW + MODEL_EVERY_MS)
+    assert (rows, [key for key, _ in models]) == ([], [b"mug"])
+
+
+# Deletions
+
+
+def test_a_forgotten_item_is_deleted_from_the_store_and_from_the_models() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0), ("pan", T0))
+    owner.own.take(NOW)
+    owner.own.forget("mug")
+    assert owner.own.changed
+    assert owner.own.models_due(NOW)
+    assert owner.own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+    assert (len(owner.own), owner.own.changed, owner.own.models_due(NOW)) == (1, False, False)
+
+
+def test_an_item_that_was_never_ours_is_deleted_all_the_same() -> None:
+    """A model of an earlier owner of the topic may still be there."""
+    own = OwnItems(DIM, seed=1)
+    own.forget("mug")
+    assert own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+
+
+def test_an_item_forgotten_before_its_first_checkpoint_is_not_written() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0))
+    owner.own.forget("mug")
+    assert owner.own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+
+
+def test_an_item_that_comes_back_begins_anew() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0), ("mug", T0))
+    owner.own.take(NOW)
+    owner.own.forget("mug")
+    owner.learn(("mug", T0 + 1))
+    rows, models = owner.own.take(NOW)
+    assert [key for key, row in rows if row is not None] == [b"imug"]
+    assert len(rows) == len(models) == 1
+    assert models[0][1] is not None
+    assert decode_model(models[0][1]).events == 1
+
+
+# Rows
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcde"), st.integers(T0 - DAY_MS, T0)), min_size=1, max_size=30))
+def test_items_read_from_their_rows_are_the_same(signals: list[tuple[str, int]]) -> None:
+    owner = Owner()
+    owner.learn(*signals, before=("a", "b"), **{signals[0][0]: ["blue"]})
+    rows, _ = owner.own.take(0)  # stored, but not published yet
+    again = restarted(rows)
+    assert again.models() == owner.models()
+    assert len(again.own) == len(owner.own)
+    assert not again.own.changed
+
+
+def test_a_model_that_was_not_published_before_a_restart_is_published_after_it() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0))
+    unpublished, _ = owner.own.take(0)
+    owner.learn(("mug", T0))
+    published, _ = owner.own.take(NOW)
+    assert restarted(unpublished).own.models_due(NOW)
+    assert not restarted(published).own.models_due(NOW)
+
+
+def test_a_row_of_a_newer_worker_is_refused() -> None:
+    model = ItemModel(MODEL_LAYOUT, "mug", 1, 1.0, T0, b"")
+    newer = msgspec.msgpack.encode(ItemRow(LAYOUT + 1, model, unpublished=False))
+    with pytest.raises(StateError, match=r"item row of layout 2, this worker knows 1: upgrade the worker"):
+        OwnItems(DIM, seed=1).load(newer)

@@ -1,0 +1,89 @@
+"""The item space: users folded in against the normal equations, written out with numpy."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from streamer.events import Item
+from streamer.model import factors
+from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.space import ItemSpace
+
+DIM = 8
+
+
+def shop(*names: str) -> Catalogue:
+    catalogue = Catalogue(DIM)
+    for name in names:
+        catalogue.describe(Item(name, name, (name,)))
+    return catalogue
+
+
+def spaced(catalogue: Catalogue, recent_items: int = 4) -> ItemSpace:
+    space = ItemSpace(catalogue, recent_items)
+    space.refresh()
+    return space
+
+
+def hashes(*rows: list[str], width: int = 4) -> NDArray[np.uint64]:
+    out = np.full((len(rows), width), hash_id("never counted"), np.uint64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = [hash_id(name) for name in row]
+    return out
+
+
+def ridge(catalogue: Catalogue, items: list[str]) -> NDArray[np.float64]:
+    """p = (c0·QᵀQ + reg·I + Σ (w - c0)·q qᵀ)⁻¹ Σ w·q."""
+    q = catalogue.vectors[: len(catalogue)].astype(np.float64)
+    left = factors.C0 * q.T @ q + factors.REG * np.eye(DIM)
+    right = np.zeros(DIM)
+    for age, name in enumerate(items):
+        vector, weight = q[catalogue.slot_of[name]], 1 + 4 * 2 ** (-age / 3)
+        left += (weight - factors.C0) * np.outer(vector, vector)
+        right += weight * vector
+    return np.linalg.solve(left, right)
+
+
+def test_users_are_folded_in_as_the_equation_says() -> None:
+    catalogue = shop("mug", "pan", "tent", "lamp")
+    lists = [["mug", "tent"], [], ["lamp", "mug", "pan", "tent"]]
+    vectors = spaced(catalogue).fold_in(hashes(*lists), np.array([2, 0, 4]))
+    assert vectors.shape == (3, DIM)
+    assert not vectors[1].any()
+    for vector, items in zip(vectors, lists, strict=True):
+        assert vector.tolist() == pytest.approx(ridge(catalogue, items).tolist(), abs=1e-5)
+
+
+def test_items_that_nobody_knows_are_passed_over() -> None:
+    space = spaced(shop("mug", "pan"))
+    with_a_gap = space.fold_in(hashes(["mug", "unknown", "pan"]), np.array([3]))
+    without = space.fold_in(hashes(["mug", "pan"]), np.array([2]))
+    assert with_a_gap.tolist() == without.tolist()
+
+
+def test_slots_are_those_of_the_catalogue_in_any_shape() -> None:
+    space = spaced(shop("mug", "pan"))
+    assert space.slots(hashes(["pan", "mug"], ["unknown", "pan"], width=2)).tolist() == [[1, 0], [-1, 1]]
+    assert space.slots(np.zeros((0, 3), np.uint64)).shape == (0, 3)
+
+
+def test_a_refresh_takes_in_what_changed_and_only_then() -> None:
+    catalogue = shop("mug")
+    space = spaced(catalogue)
+    assert not space.refresh()
+    catalogue.describe(Item("pan", "Pan", ("pan",)))
+    assert space.gram[0, 0] == pytest.approx(factors.gram(catalogue.vectors[:1])[0, 0])
+    assert space.refresh()
+    assert space.gram.tolist() == factors.gram(catalogue.vectors[:2]).tolist()
+    assert len(catalogue.tag_prior) == 2
+    assert not space.refresh()
+
+
+def test_an_empty_catalogue_gives_nobody_a_direction() -> None:
+    assert not spaced(Catalogue(DIM)).fold_in(hashes(["mug"]), np.array([1])).any()
+
+
+def test_vectors_of_another_size_live_in_another_model() -> None:
+    assert ItemSpace(Catalogue(8), 4).model == "bpr-8/1"
+    assert ItemSpace(Catalogue(32), 4).model == "bpr-32/1"
