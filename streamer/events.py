@@ -11,7 +11,7 @@ from msgspec import Meta
 Id = Annotated[str, Meta(min_length=1)]
 Millis = Annotated[int, Meta(ge=0, le=2**43)]  # Unix ms; 2**43 is the year 2248: fits 43 bits in the stored layout
 Tags = tuple[str, ...]
-# The pattern is checked once per distinct code in pipeline.decode: a regular expression per event costs more than the rest.
+# The pattern is checked once a distinct code, in pipeline.decode: a regular expression an event would cost the most.
 Currency = Annotated[
     str, Meta(min_length=3, max_length=3, description="ISO 4217", extra_json_schema={"pattern": "^[A-Z]{3}$"})
 ]
