@@ -13,7 +13,7 @@ from streamer.events import KIND_NAMES
 from streamer.model.interests import EVENTS, MAIN, RECENT, shares
 from streamer.pipeline import gate
 from streamer.pipeline.assemble import currency_name
-from streamer.pipeline.gate import ADDED, DROPPED, SHIFTED, Assessed, Thresholds
+from streamer.pipeline.gate import ADDED, DROPPED, SAME, SHIFTED, Assessed, Thresholds
 from streamer.pipeline.hashing import lookup
 from streamer.pipeline.layout import N_RECENT, N_SPEND, N_TAGS, Users
 from streamer.pipeline.space import ItemSpace
@@ -94,6 +94,7 @@ class Reading(NamedTuple):
     interests: Ragged  # tag (a hash), the numbers of an Interest, places of three recent items
     items: Ragged  # recent items: hash, slot in the catalogue, `ts << 8 | kind`
     spend: Ragged  # currency code, millionths
+    moved: Ragged  # tags whose status is not SAME: status, tag (a hash), share before and now
 
 
 HEAD_FIELDS: Final = ["version", "as_of", "published_at", "clicks", "purchases", "first_seen"]
@@ -138,6 +139,7 @@ def read(world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: ND
         _ragged(
             _first(counts[:, N_SPEND], users.spend_micros), users.spend_currency[slots], users.spend_micros[slots] / 1e6
         ),
+        _moved(users, slots, assessed),
     )
 
 
@@ -145,6 +147,13 @@ def _ragged(used: NDArray[np.bool_], *columns: NDArray[Any]) -> Ragged:
     """The used entries of columns [n, k]. Only these become Python objects: of newcomers, most places are empty."""
     at = np.concatenate([[0], np.cumsum(used.sum(axis=1))])
     return Ragged(tuple(column[used].tolist() for column in columns), at.tolist())
+
+
+def _moved(users: Users, slots: NDArray[np.int64], assessed: Assessed) -> Ragged:
+    before = np.maximum(users.tag_published[slots], 0).astype(np.float64)
+    return _ragged(
+        assessed.status != SAME, assessed.status, users.tag[slots], np.round(before, 4), np.round(assessed.share, 4)
+    )
 
 
 def _first(counts: NDArray[Any], column: NDArray[Any]) -> NDArray[np.bool_]:
@@ -201,19 +210,11 @@ def profile(reading: Reading, row: int, user_id: str, changed: Sequence[Change],
 
 def changes(reading: Reading, row: int) -> list[Change]:
     """What happened to the interests since the last profile, strongest first."""
-    (users, _, names, _), slot, assessed = reading.world, int(reading.slots[row]), reading.assessed
-    found = []
-    if lost := int(users.head["lost_tag"][slot]):
-        found.append(Change("interest_dropped", tag=names.tag(lost), after=0.0))
-    places = np.flatnonzero(assessed.status[row])
-    columns = (
-        assessed.status[row, places],
-        users.tag[slot, places],
-        np.round(np.maximum(users.tag_published[slot, places], 0).astype(np.float64), 4),
-        np.round(assessed.share[row, places], 4),
-    )
-    for status, tag, before, share in zip(*(column.tolist() for column in columns), strict=True):
-        found.append(Change(_WHAT[status], names.tag(tag), before, share))
+    name_of, found = reading.world.names.tag, []
+    if lost := int(reading.world.users.head["lost_tag"][reading.slots[row]]):
+        found.append(Change("interest_dropped", tag=name_of(lost), after=0.0))
+    for status, tag, before, share in reading.moved.row(row):
+        found.append(Change(_WHAT[status], name_of(tag), before, share))
     return sorted(found, key=lambda change: -abs((change.after or 0) - (change.before or 0)))
 
 
