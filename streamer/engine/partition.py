@@ -147,7 +147,7 @@ class Partition:
         with metrics.stage("fold"):
             folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.batch)
         self._note_changed(batch.slot, order, folded.outcome, events)
-        self._send_signals(events, items, batch, folded)
+        self._send_signals(events, items, order, batch, folded)
         own_tags = any(event.tags for event in events)
         self.named.refer(items, batch.tags, own_tags, catalogue)
         self._account(parts, folded.outcome)
@@ -191,9 +191,15 @@ class Partition:
         self._changed.append(fresh)
         self.changed_rows += len(fresh)
 
-    def _send_signals(self, events: list[Any], items: NDArray[np.int64], batch: Columns, folded: Folded) -> None:
-        applied = np.flatnonzero(folded.outcome != DUPLICATE)
-        own_tags = {int(items[i]): events[i].tags for i in applied.tolist() if events[i].tags}
+    def _send_signals(
+        self, events: list[Any], items: NDArray[np.int64], order: NDArray[np.int64], batch: Columns, folded: Folded
+    ) -> None:
+        """What the events teach about items, in the order in which they were applied."""
+        applied = order[folded.outcome[order] != DUPLICATE]
+        own_tags: dict[int, tuple[str, ...]] = {}
+        for i in applied.tolist():
+            if events[i].tags:
+                own_tags[int(items[i])] = (*own_tags.get(int(items[i]), ()), *events[i].tags)
         self.outbox.add(
             signals_.Batch(
                 items[applied], batch.ts[applied], batch.weight[applied], folded.predecessors[applied], own_tags
@@ -274,7 +280,7 @@ class Partition:
         """
         within = self.shared.publish_within_ms
         touched = self.shared.cache.users.touched_at[slots]
-        oldest = int(touched.min(initial=now)) if len(slots) else now
+        oldest = int(touched[touched > 0].min(initial=now))  # 0: loaded, and no event since
         age = max(now - oldest, 0)  # a producer's clock may be ahead of ours
         return now + max(within - age - min(within // 10, 2000), within // 2)
 

@@ -16,7 +16,7 @@ from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
 from streamer.events import Item
 from streamer.pipeline import publish
-from streamer.pipeline.layout import Shape, Users, allocate, unpack
+from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, unpack
 from streamer.profile import Change, Profile
 from streamer.serving.feed import Feed, Subscription
 from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
@@ -85,7 +85,7 @@ class View:
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:
         slots = np.array([slot], np.int64)
-        if users.head["as_of"][slot] == 0:
+        if users.head["counts"][slot, N_SEEN] == 0:
             return None  # a blank slot: all that came of this user was turned away
         world = partition.world._replace(users=users)
         reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))

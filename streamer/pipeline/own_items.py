@@ -165,12 +165,13 @@ class OwnItems:
         i = self.row_of.get(item_id)
         if i is None:
             i = self._add(item_id, tuple(distinct(own_tags)))
+        elif own_tags:
+            self.tags[i] = tuple(distinct((*self.tags[i], *own_tags)))
+        if not self.vectors[i].any():  # new, or stored with another STREAMER_VECTOR_DIM
             keys = [catalogue.learn_tag(tag) for tag in self.tags[i]] or catalogue.tags[slot, : catalogue.n_tags[slot]]
             self.vectors[i] = factors.initial_vector(
                 np.array(keys, np.uint64), catalogue.hashes[slot], self.vectors.shape[1]
             )
-        elif own_tags:
-            self.tags[i] = tuple(distinct((*self.tags[i], *own_tags)))
         return i
 
     def _add(self, item_id: str, tags: tuple[str, ...]) -> int:
