@@ -17,18 +17,18 @@ def demo(
             exists=True, dir_okay=False, readable=True, help="Replay these event lines instead of simulating."
         ),
     ] = None,
-    data_dir: DataDir = None,
     http_port: HttpPort = None,
     partitions: Partitions = None,
     as_json: AsJson = False,
 ) -> None:
     """Kafka, events, a worker and its page, all at once and all on this machine.
 
-    Needs nothing but this program: Kafka is embedded and takes free ports. Ends with a summary.
+    Needs nothing but this program: Kafka is embedded and takes free ports. Ends with a summary. Kill the worker while
+    you watch: another one goes on where it stopped.
 
     Example: streamer demo --seconds 60
     """
-    settings = load(data_dir=data_dir, http_port=http_port, partitions=partitions)
+    settings = load(http_port=http_port, partitions=partitions)
     from streamer.tools.demo import run
 
     raise typer.Exit(run(settings, seconds=seconds, data=data, as_json=as_json))
@@ -40,15 +40,23 @@ def worker(
     topic_prefix: TopicPrefix = None,
     data_dir: DataDir = None,
     http_port: HttpPort = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Start it again when it crashes or is killed, where nothing else does.")
+    ] = False,
 ) -> None:
     """The service: read events, keep profiles up to date, publish what changed.
 
     One process, one core; start more on other data directories and they share the partitions. SIGTERM and Ctrl-C
-    drain it and exit 0 within 30 s.
+    drain it and exit 0 within 30 s. Exit codes 70 and 75 ask for a restart.
 
     Example: STREAMER_LOG_FORMAT=json streamer worker --brokers kafka:9092
     """
-    settings = load(brokers=brokers, topic_prefix=topic_prefix, data_dir=data_dir, http_port=http_port)
+    options = {"brokers": brokers, "topic_prefix": topic_prefix, "data_dir": data_dir, "http_port": http_port}
+    settings = load(**options)
+    if restart:
+        from streamer.tools.supervisor import supervise, worker_command
+
+        raise typer.Exit(supervise(worker_command(**options)))
     from streamer.engine.app import run_worker
 
     raise typer.Exit(run_worker(settings))
