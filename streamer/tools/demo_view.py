@@ -1,17 +1,22 @@
-"""What the demo shows: profiles as they come out of Kafka, and lines about them for people."""
+"""What the demo shows: what comes out of Kafka, counted, and lines about it for people."""
 
 import asyncio
 import time
 from collections import deque
+from collections.abc import Sequence
+from contextlib import AsyncExitStack, suppress
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
 from rich.console import Console
 from rich.text import Text
 
 from streamer.engine.kafka_clients import aiokafka_options
+from streamer.events import KINDS
 from streamer.profile import Change, Profile
 from streamer.settings import Settings
 
@@ -22,25 +27,31 @@ LAST_READ_S = 10.0  # for what is left when the worker has stopped: it reads 100
 _decode = msgspec.json.Decoder(Profile).decode
 
 
-class ProfileReader:
-    """Reads the profile topic from its beginning, committed records only, and counts profiles and people."""
+class Outcome:
+    """What the worker has done, as Kafka tells it: whatever becomes of a worker process, these figures add up.
+
+    Reads the profile topic and the rejected records from their beginning, committed records only.
+    """
 
     def __init__(self, settings: Settings) -> None:
+        self.events = 0  # as of the last `look`
         self.published = 0
+        self.rejected = 0
         self.users: set[bytes] = set()
-        self._topic = settings.topic("profiles")
         self._settings = settings
         self._recent: deque[bytes] = deque(maxlen=200)
 
     async def __aenter__(self) -> Self:
-        self._consumer = AIOKafkaConsumer(
-            **aiokafka_options(self._settings), isolation_level="read_committed", enable_auto_commit=False
-        )
-        await self._consumer.start()
-        partitions = range(self._settings.partitions)
-        self._places = [TopicPartition(self._topic, partition) for partition in partitions]
-        self._consumer.assign(self._places)
-        await self._consumer.seek_to_beginning(*self._places)
+        options = aiokafka_options(self._settings)
+        async with AsyncExitStack() as started:
+            self._admin = AIOKafkaAdminClient(**options)
+            started.push_async_callback(self._admin.close)
+            await self._admin.start()
+            self._consumer = AIOKafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
+            started.push_async_callback(self._consumer.stop)
+            await self._consumer.start()
+            await self._begin()
+            self._started = started.pop_all()
         self._reading = asyncio.create_task(self._read_on())
         return self
 
@@ -48,7 +59,19 @@ class ProfileReader:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._pause()
-        await self._consumer.stop()
+        await self._started.aclose()
+
+    async def look(self) -> int:
+        """User events taken in so far, whatever became of them: the positions that the worker has committed.
+
+        They count records, because the topics are new and written without transactions: from 0, without holes.
+        """
+        sources = {self._settings.topic(kind.topic) for kind in KINDS}
+        with suppress(KafkaError):  # no coordinator before the first commit; later the next look tells more
+            positions = await self._admin.list_consumer_group_offsets(self._settings.app_id)
+            taken_in = sum(at.offset for place, at in positions.items() if place.topic in sources)
+            self.events = max(self.events, taken_in)
+        return self.events
 
     async def finish(self) -> None:
         """Read all that is there now. For when nobody writes any more."""
@@ -66,14 +89,27 @@ class ProfileReader:
         self._recent.clear()
         return sorted(by_user.values(), key=_news, reverse=True)[:SHOWN]
 
+    async def _begin(self) -> None:
+        topics, partitions = map(self._settings.topic, ("profiles", "rejected")), range(self._settings.partitions)
+        self._places = [TopicPartition(topic, partition) for topic in topics for partition in partitions]
+        self._consumer.assign(self._places)
+        await self._consumer.seek_to_beginning(*self._places)
+
     async def _read_on(self) -> None:
         while True:
             await self._read_once()
 
     async def _read_once(self) -> None:
         fetched = await self._consumer.getmany(timeout_ms=POLL_MS)
-        values = {record.key: record.value for records in fetched.values() for record in records}
-        self.published += sum(record.value is not None for records in fetched.values() for record in records)
+        for place, records in fetched.items():
+            if place.topic == self._settings.topic("rejected"):
+                self.rejected += len(records)
+            else:
+                self._take(records)
+
+    def _take(self, records: Sequence[Any]) -> None:
+        values = {record.key: record.value for record in records}
+        self.published += sum(record.value is not None for record in records)
         self.users |= values.keys()
         self._recent.extend(value for value in values.values() if value is not None)
 
@@ -95,12 +131,12 @@ def _moved(change: Change) -> float:
     return abs((change.after or 0.0) - (change.before or 0.0)) if change.what.startswith("interest_") else 0.0
 
 
-def progress_line(seconds: float, per_second: float, events: int, reader: ProfileReader) -> Text:
+def progress_line(seconds: float, per_second: float, outcome: Outcome) -> Text:
     """How far it is: seconds since the start, events a second since the last look, totals."""
     return Text.assemble(
         (f"{seconds:5.0f} s", "bold"),
-        f"  {per_second:9,.0f} events/s  {events:11,} events",
-        f"  {reader.published:9,} profiles of {len(reader.users):,} people",
+        f"  {per_second:9,.0f} events/s  {outcome.events:11,} events",
+        f"  {outcome.published:9,} profiles of {len(outcome.users):,} people",
     )
 
 

@@ -1,104 +1,118 @@
-"""The demo's worker: a process of its own, watched from outside through its HTTP API and its log."""
+"""The demo's worker: a process that comes back when it is killed, watched from outside through its HTTP API."""
 
+import asyncio
 import http.client
 import os
 import socket
-import subprocess
-import sys
+import time
 import urllib.error
 import urllib.request
-from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from types import TracebackType
+from typing import Self
 
-from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
 from streamer.errors import StreamerError
-from streamer.events import KINDS
 from streamer.settings import Settings
-from streamer.tools import kafka_guard
+from streamer.tools.supervisor import Supervisor, worker_command
 
-STOP_S = 30.0  # a worker drains within this, or is ended by force
-ANSWER_S = 2.0  # on loopback: longer and the next look is due
+ANSWER_S = 2.0  # on loopback: longer is no answer
+SILENT_S = 3.0  # a busy machine may miss one answer; after more than that people want to know
+LOOK_S = 0.2  # between two questions: as exact as one can read the answer
+DEATHS = 3  # without being ready in between: the next one would not come back either
 LOG_LINES = 25  # of the log are shown when the worker died: enough for a traceback
-USER_EVENTS = frozenset(kind.name for kind in KINDS)
-
-
-class Counts(NamedTuple):
-    """What a worker has taken in since it started: user events whatever became of them, and rejects of all kinds."""
-
-    events: int = 0
-    rejected: int = 0
 
 
 class WorkerProcess:
-    """`streamer worker` under a guard that stops it when we are gone, however we end."""
+    """`streamer worker` under a supervisor, as an async context manager: it runs inside the block.
 
-    def __init__(self, settings: Settings, log: Path) -> None:
+    `say` gets a line for people when it ends and is started again, falls silent, and is ready again.
+    """
+
+    def __init__(self, settings: Settings, log: Path, say: Callable[[str], object]) -> None:
         self.url = f"http://{_reachable(settings.http_host)}:{settings.http_port}"
+        self._settings = settings
         self._log = log
-        guard = [sys.executable, str(kafka_guard.__file__), str(os.getpid()), str(STOP_S)]
-        with log.open("wb") as file:
-            self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*guard, sys.executable, "-m", "streamer", "worker"],
-                env=os.environ | environment(settings),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=file,
-                start_new_session=True,  # Ctrl-C is for us: we stop the worker in our own order
-            )
+        self._say = say
+        self._stop = asyncio.Event()
+        self._restarts_when_ready = 0
+
+    async def __aenter__(self) -> Self:
+        self._output = self._log.open("ab")
+        self._supervisor = Supervisor(
+            worker_command(),
+            self._say,
+            environment=os.environ | environment(self._settings),
+            output=self._output,
+            also_after=frozenset({0}),  # people who try `kill PID` without -9 mean the same
+        )
+        self._running = asyncio.create_task(self._supervisor.run(self._stop))
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            await self.stop()
+        finally:
+            self._output.close()
+
+    @property
+    def pid(self) -> int:
+        """Of the process that runs now or ran last; 0 before the first."""
+        return self._supervisor.pid
 
     def check(self) -> None:
-        """Raise StreamerError with the end of the log when the worker has ended."""
-        code = self._process.poll()
-        if code is not None:
-            raise StreamerError(
-                f"the worker ended by itself with exit code {code}. The end of its log:\n{self.log_tail()}"
-            )
+        """Raise StreamerError with the end of the log when the worker has ended for good or cannot come back."""
+        if self._running.done():
+            raise self._ended(f"ended by itself with exit code {self._running.result()}")
+        deaths = self._supervisor.restarts - self._restarts_when_ready
+        if deaths >= DEATHS:
+            raise self._ended(f"ended {deaths} times without being ready in between")
 
     def log_tail(self) -> str:
         """The last lines of the log, indented."""
         lines = self._log.read_text("utf-8", "replace").splitlines()[-LOG_LINES:]
         return "\n".join(f"  {line}" for line in lines) or "  (empty)"
 
-    def is_ready(self) -> bool:
+    async def is_ready(self) -> bool:
         """Whether it answers for its partitions."""
-        return self._get("/readyz") is not None
+        ready = await asyncio.to_thread(_answers, f"{self.url}/readyz")
+        if ready:
+            self._restarts_when_ready = self._supervisor.restarts
+        return ready
 
-    def counts(self) -> Counts | None:
-        """From its metrics; None when it does not answer just now."""
-        text = self._get("/metrics")
-        return None if text is None else parse_counts(text)
+    async def attend(self) -> None:
+        """Once it was ready: say when it falls silent, and when it or another one is ready again. Cancel it to end."""
+        pid, ready_s, silent = self.pid, time.monotonic(), False
+        while True:
+            await asyncio.sleep(LOOK_S)
+            ready, now_s = await self.is_ready(), time.monotonic()
+            if ready and (silent or self.pid != pid):
+                self._say(f"worker {self.pid} is ready after {now_s - ready_s:.1f} s without one")
+            if ready:
+                pid, ready_s, silent = self.pid, now_s, False
+            elif self.pid == pid and now_s - ready_s > SILENT_S and not silent:
+                self._say(f"worker {pid} does not answer")
+                silent = True
 
-    def stop(self) -> int:
-        """SIGTERM, then force after STOP_S; the exit code. Stopping twice is fine."""
-        if self._process.stdin is not None:
-            self._process.stdin.close()  # the guard's sign; SIGTERM to it as well would reach the worker twice
-        try:
-            return self._process.wait(STOP_S + 5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            return self._process.wait()
+    async def stop(self) -> int:
+        """Drain it, by force where that takes too long; the exit code. Stopping twice is fine."""
+        self._stop.set()
+        return await self._running
 
-    def _get(self, path: str) -> str | None:
-        try:
-            with urllib.request.urlopen(self.url + path, timeout=ANSWER_S) as answer:  # noqa: S310 - our own address
-                body: bytes = answer.read()
-        except (OSError, http.client.HTTPException):  # an HTTP error (not ready, say) is an OSError too
-            return None
-        return body.decode()
+    def _ended(self, how: str) -> StreamerError:
+        return StreamerError(f"the worker {how}. The end of its log:\n{self.log_tail()}")
 
 
-def parse_counts(text: str) -> Counts:
-    """Counts from a worker's metrics in Prometheus' text form."""
-    outcomes: Counter[tuple[bool, str]] = Counter()
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            if sample.name == "streamer_events_total":
-                outcomes[sample.labels["type"] in USER_EVENTS, sample.labels["outcome"]] += int(sample.value)
-    events = sum(count for (of_user, _), count in outcomes.items() if of_user)
-    return Counts(events, outcomes[True, "rejected"] + outcomes[False, "rejected"])
+def _answers(url: str) -> bool:
+    try:
+        urllib.request.urlopen(url, timeout=ANSWER_S).close()  # noqa: S310 - our own address
+    except (OSError, http.client.HTTPException):  # an HTTP error (not ready, say) is an OSError too
+        return False
+    return True
 
 
 def environment(settings: Settings) -> dict[str, str]:
