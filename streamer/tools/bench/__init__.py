@@ -53,6 +53,10 @@ QUICK = Plan(
 )
 
 
+# Settings of a cluster that do not fit a broker and a worker on this machine alone.
+ALONE = {"security_protocol": "PLAINTEXT", "replication": -1, "advertised_url": "", "http_host": "127.0.0.1"}
+
+
 def run(settings: Settings, *, as_json: bool, quick: bool) -> int:
     """Measure and print; returns the exit code, 0. Raises StreamerError when Kafka or a peer does not start or dies.
 
@@ -76,9 +80,7 @@ def _measure(settings: Settings, home: Path, plan: Plan, console: Console) -> Re
     cores = choose()
     facts = machine(cores)
     with pinned(cores.broker), EmbeddedKafka(home / "kafka") as kafka:
-        ours = settings.model_copy(
-            update={"brokers": kafka.brokers, "security_protocol": "PLAINTEXT", "replication": -1, "advertised_url": ""}
-        )
+        ours = settings.model_copy(update={"brokers": kafka.brokers, **ALONE})
         speeds = _speeds(_stage(Stage(ours, home, cores, plan.world), "speed-", console), plan, console)
         few, many = (
             memory.resident(

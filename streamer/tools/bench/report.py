@@ -41,6 +41,7 @@ class Report(msgspec.Struct, frozen=True):
     stages_us_per_event: dict[str, float | None]
     profiles_per_event: float
     rows_per_event: float
+    seconds_between_checkpoints: float  # of a partition: the fewer, the fewer rows and profiles an event
     bytes_per_user: dict[str, float]
     memory: Memory
     rounds: dict[str, list[float]]
@@ -70,6 +71,7 @@ def summarise(
         stages_us_per_event={**stages, "cpu": _figure(middle.cpu_us)},
         profiles_per_event=round(middle.details["profiles"], 4),
         rows_per_event=round(middle.details["rows"], 4),
+        seconds_between_checkpoints=round(middle.details["checkpoint_s"], 3),
         bytes_per_user={"memory": user_bytes, "disk": many.disk_bytes_per_user},
         memory=Memory(few, many, round(many.peak_mb / few.peak_mb, 3)),
         rounds={name: [round(s.per_second, 1) for s in speeds[name]] for name in PEERS},
@@ -84,6 +86,10 @@ def show(report: Report, console: Console) -> None:
     console.print(_speeds(report))
     console.print(_stages(report))
     console.print(_memory(report))
+    of_user = report.bytes_per_user
+    console.print(
+        f"a user takes {of_user['memory']:,.0f} bytes in the cache, all included, and {of_user['disk']:,.0f} on disk"
+    )
 
 
 def _speeds(report: Report) -> Table:
@@ -104,6 +110,7 @@ def _stages(report: Report) -> Table:
         table.add_row("all its CPU time" if name == "cpu" else name + waits, _text(microseconds))
     table.add_row("profiles published an event", f"{report.profiles_per_event:.3f}")
     table.add_row("rows written an event", f"{report.rows_per_event:.3f}")
+    table.add_row("seconds between a partition's checkpoints", f"{report.seconds_between_checkpoints:.2f}")
     return table
 
 
@@ -112,10 +119,7 @@ def _memory(report: Report) -> Table:
     for name, run in (("few users", report.memory.few), ("many users", report.memory.many)):
         cells = (run.users, min(run.users, run.cache_users), run.peak_mb, run.end_mb, run.events_per_second)
         table.add_row(name, *(f"{cell:,.0f}" for cell in cells))
-    table.add_row(f"ratio {report.memory.ratio:.2f}")
-    table.add_row(
-        f"{report.bytes_per_user['memory']:,.0f} bytes a cached user, {report.bytes_per_user['disk']:,.0f} on disk"
-    )
+    table.add_row("ratio", "", "", f"{report.memory.ratio:.2f}")
     return table
 
 

@@ -10,6 +10,7 @@ from streamer.tools.bench.peer import Peer, Samples, total, wait_for
 from streamer.tools.bench.stage import LOOK_S, PATIENCE_S, Progress, Stage, progress_of
 from streamer.tools.demo_worker import free_port
 
+CHECKPOINTS = "streamer_checkpoint_seconds_count"
 STAGES = ("decode", "load", "assemble", "fold", "learn", "gate", "send", "commit", "store")
 
 
@@ -46,7 +47,9 @@ def streamer(stage: Stage, name: str) -> Speed:
         seconds, cpu_s = time.monotonic() - start_s, peer.cpu_s() - start_cpu_s
         after = peer.samples()
     events = stage.world.events - int(_applied(before))
-    return Speed(events, seconds, cpu_s, _details(before, after, events))
+    checkpoints = total(after, CHECKPOINTS) - total(before, CHECKPOINTS)
+    cadence_s = seconds * settings.partitions / checkpoints
+    return Speed(events, seconds, cpu_s, {**_details(before, after, events), "checkpoint_s": cadence_s})
 
 
 def stock_faust(stage: Stage, name: str, seconds: float) -> Speed:
