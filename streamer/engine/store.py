@@ -51,8 +51,7 @@ class DataDir:
     def _note_holder(self) -> None:
         try:
             self._lock.truncate(0)
-            self._lock.write(str(os.getpid()))
-            self._lock.flush()
+            os.write(self._lock.fileno(), b"%d" % os.getpid())  # past the file's buffer: closing must not fail again
         except OSError as exc:
             self._lock.close()
             raise DataDirError(_unusable(self.path, exc)) from None
