@@ -19,7 +19,7 @@ from streamer.engine.ingest import CHANNEL_BATCHES, Batch, Group, Handlers, Inge
 from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
-from streamer.engine.topics import require_topics
+from streamer.engine.topics import rejected_bytes, require_topics
 from streamer.engine.view import LastPublished, View
 from streamer.events import KINDS
 from streamer.serving.feed import Feed
@@ -51,21 +51,22 @@ def run_worker(settings: Settings) -> int:
     try:
         wait_for_broker(settings)
         require_topics(settings)
+        largest = rejected_bytes(settings)
         warmup.compile_kernels(settings)
         log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
-        asyncio.run(_serve(settings))
+        asyncio.run(_serve(settings, largest))
         log.info("worker stopped")
         return 0
     finally:
         data_dir.close()
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings, rejected_bytes: int) -> None:
     """Start the app, wait for a signal, drain, stop."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    app = build(settings)
+    app = build(settings, rejected_bytes)
     app.finalize()
     await app.start()
     log.info("page and API", url=f"http://{settings.http_host}:{settings.http_port}")
@@ -81,8 +82,8 @@ async def _serve(settings: Settings) -> None:
         leave(f"stopping took more than {STOP_S:.0f} s", exc)
 
 
-def build(settings: Settings) -> faust.App:
-    """The app with its services, agents and web server."""
+def build(settings: Settings, rejected_bytes: int) -> faust.App:
+    """The app with its services, agents and web server. `rejected_bytes`: what the topic takes in one record."""
     app = App(
         settings.app_id,
         broker="kafka://" + settings.brokers.replace(",", ";"),
@@ -101,7 +102,7 @@ def build(settings: Settings) -> faust.App:
         last.note(user_id, value)
         feed.publish(user_id, version, value)
 
-    engine = Engine(settings, shared, reader, published)
+    engine = Engine(settings, shared, reader, published, rejected_bytes)
     events, items, signals = (app.channel(maxsize=CHANNEL_BATCHES) for _ in range(3))
     groups = [
         Group(tuple(kind.topic for kind in KINDS), events),

@@ -24,6 +24,7 @@ from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
 from streamer.engine.partition import Effects, Partition
+from streamer.engine.topics import HEADERS_BYTES
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
 
@@ -48,9 +49,11 @@ class Checkpointer:
         settings: Settings,
         published: Callable[[bytes, Publication], None],
         failpoint: Callable[[str], None],
+        rejected_bytes: int,
     ) -> None:
         self.partition, self.producer, self.settings = partition, producer, settings
         self._published, self._failpoint = published, failpoint
+        self._rejected_bytes = rejected_bytes - HEADERS_BYTES
         self._source = f"/{settings.app_id}".encode()
 
     async def run(self) -> int:
@@ -135,20 +138,21 @@ class Checkpointer:
             )
 
     def _rejected(self, entry: tuple[str, Any, Any]) -> Outgoing:
-        """The record as it came; why and from where stands in headers behind its own."""
+        """The record as it came; why and from where stands in headers behind its own.
+
+        A compressed record can be larger, unpacked, than the topic takes: then only those headers go.
+        """
         topic, record, rejected = entry
-        return Outgoing(
-            record.key,
-            record.value,
-            [
-                *record.headers,
-                ("reason", rejected.reason.encode()),
-                ("detail", rejected.detail.encode(errors="replace")),
-                ("source_topic", self.settings.topic(topic).encode()),
-                ("source_partition", b"%d" % record.partition),
-                ("source_offset", b"%d" % record.offset),
-            ],
-        )
+        fits = _size(record) <= self._rejected_bytes
+        detail = rejected.detail if fits else f"{rejected.detail}; left out here: {self._rejected_bytes} bytes fit in"
+        why: Headers = [
+            ("reason", rejected.reason.encode()),
+            ("detail", detail.encode(errors="replace")),
+            ("source_topic", self.settings.topic(topic).encode()),
+            ("source_partition", b"%d" % record.partition),
+            ("source_offset", b"%d" % record.offset),
+        ]
+        return Outgoing(record.key, record.value, [*record.headers, *why]) if fits else Outgoing(None, None, why)
 
     def _account(self, effects: Effects, seconds: float) -> None:
         metrics.CHECKPOINT_SECONDS.observe(seconds)
@@ -161,6 +165,11 @@ class Checkpointer:
             if publication.at_once:
                 metrics.PUBLISH_LATENCY.observe(max(now - int(touched[publication.slot]), 0) / 1000)
             self._published(key, publication)
+
+
+def _size(record: Any) -> int:
+    own = sum(len(name) + len(value or b"") for name, value in record.headers)
+    return len(record.key or b"") + len(record.value or b"") + own
 
 
 def _append(builder: Any, record: Outgoing) -> bool:

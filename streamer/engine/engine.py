@@ -50,12 +50,13 @@ class Engine:
         shared: Shared,
         reader: CatalogueReader,
         published: Callable[[str, int, bytes], None],
+        rejected_bytes: int,
     ) -> None:
         self.settings, self.shared, self.reader = settings, shared, reader
         self.partitions: dict[int, Partition] = {}
         self.epoch = 0  # +1 at every release: what was fetched before is void
         self.ready, self.reason = False, "joining the group"
-        self._published = published
+        self._published, self._rejected_bytes = published, rejected_bytes
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
         self._wake = asyncio.Event()
@@ -102,7 +103,7 @@ class Engine:
             request_timeout_ms=30_000,
         )
         self._checkpointers[partition.number] = Checkpointer(
-            partition, producer, self.settings, self._publish, self._failpoint
+            partition, producer, self.settings, self._publish, self._failpoint, self._rejected_bytes
         )
         await producer.start()  # InitProducerId: from here on no older owner can commit
         path = self.settings.data_dir / self.settings.app_id / str(partition.number)

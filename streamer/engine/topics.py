@@ -163,6 +163,13 @@ def require_topics(settings: Settings) -> None:
         )
 
 
+def rejected_bytes(settings: Settings) -> int:
+    """The largest record, in bytes with its headers, that `rejected` takes as it is now. Raises BrokerError."""
+    name = settings.topic("rejected")
+    with admin_client(settings) as admin:
+        return int(_configs(admin, [name])[name]["max.message.bytes"])
+
+
 def describe(differences: Iterable[Difference], severity: Severity) -> list[str]:
     """A line for each distinct problem of this severity, naming all topics that have it."""
     return grouped((each.topic, each.problem) for each in differences if each.severity == severity)
