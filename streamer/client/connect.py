@@ -9,6 +9,8 @@ from streamer.engine.kafka_clients import admin_client
 from streamer.errors import BrokerError, TopicsError
 from streamer.settings import Settings
 
+# A broker that is back is found within this; kafka-python's own pause grows to 30 s.
+RECONNECT = {"reconnect_backoff_max_ms": 2_000}
 _MISSING = kafka_errors.UnknownTopicOrPartitionError.errno
 
 

@@ -11,7 +11,7 @@ import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from streamer.client.connect import explain, kafka_errors_explained, partition_counts
+from streamer.client.connect import RECONNECT, explain, kafka_errors_explained, partition_counts
 from streamer.client.errors import ClosedError, DeliveryError
 from streamer.client.wire import ROUTES, Outgoing, deletion, outgoing
 from streamer.engine.kafka_clients import kafka_python_options
@@ -66,6 +66,7 @@ class EventProducer:
         with kafka_errors_explained(self._settings):
             self._producer = KafkaProducer(
                 **kafka_python_options(self._settings),
+                **RECONNECT,
                 acks="all",
                 enable_idempotence=True,
                 linger_ms=LINGER_MS,

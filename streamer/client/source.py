@@ -9,7 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.structs import OffsetAndMetadata
 
-from streamer.client.connect import explain, kafka_errors_explained, partition_counts
+from streamer.client.connect import RECONNECT, explain, kafka_errors_explained, partition_counts
 from streamer.client.counters import Counters
 from streamer.client.errors import CommitError
 from streamer.client.snapshot import Progress, read_snapshot
@@ -54,6 +54,7 @@ class Source:
         with kafka_errors_explained(settings):
             self._consumer = KafkaConsumer(
                 **kafka_python_options(settings),
+                **RECONNECT,
                 group_id=group,
                 isolation_level="read_committed",
                 auto_offset_reset="latest" if start == "now" else "earliest",
