@@ -7,6 +7,7 @@ rows. Only then is anything read.
 
 import asyncio
 import os
+import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -254,13 +255,18 @@ async def _close(partition: Partition, writer: Checkpointer | None) -> None:
 
 
 class Failpoint:
-    """For fault tests: the process kills itself at the checkpoint's step that the file names, once."""
+    """For fault tests: at the checkpoint's step that the file names, once, the process kills itself, or after `freeze`
+    stands still.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def __call__(self, step: str) -> None:
         """The checkpoint has come to `step`."""
-        if self._path.exists() and self._path.read_text() == step:
+        if not self._path.exists():
+            return
+        *freeze, wanted = self._path.read_text().split()
+        if wanted == step:
             self._path.unlink()
-            os.kill(os.getpid(), 9)
+            os.kill(os.getpid(), signal.SIGSTOP if freeze else signal.SIGKILL)
