@@ -274,6 +274,18 @@ def test_deleted_item_is_forgotten_and_histories_keep_its_name(shop: Shop) -> No
     assert any(r.value is None for r in models)
 
 
+# ---- backlogs
+def test_backlog_on_a_single_partition_is_worked_off(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    """All that one checkpoint says goes to one partition: more than one record takes."""
+    with deployed(kafka.brokers, tmp_path, partitions=1, publish_within_ms=1000) as deployment:
+        deployment.send(SHELF)
+        deployment.send(
+            Click(f"c-{n}", f"user-{n % 500}", f"mug-{n % 4}", 1_760_000_000_000 + n) for n in range(40_000)
+        )
+        deployment.worker().wait_ready()
+        deployment.wait_drained()
+
+
 # ---- several workers
 def test_two_workers_share_the_partitions_and_each_answers_for_its_own(deployment: Deployment) -> None:
     one, two = deployment.worker("one"), deployment.worker("two")

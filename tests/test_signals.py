@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from streamer.errors import StateError
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.layout import PREDECESSORS
-from streamer.pipeline.signals import LAYOUT, Batch, Learned, Outbox, Signals, decode
+from streamer.pipeline.signals import LAYOUT, RECORD_BYTES, Batch, Learned, Outbox, Signals, decode
 from tests.pipeline_world import T0
 
 OWNERS = {"mug": 0, "pan": 2, "tent": 0, "lamp": 11}
@@ -73,6 +73,16 @@ def test_an_item_is_named_once_however_many_signals_it_has() -> None:
     [(_, value)] = outbox.take(catalogue)
     assert decode(value).items == ["mug"]
     assert len(value) < 100 * 115
+
+
+def test_signals_that_no_record_can_hold_travel_in_several_in_order() -> None:
+    catalogue, outbox = shop(), Outbox()
+    sent: list[Sent] = [("mug", T0 + i, 1.0, [i] * PREDECESSORS) for i in range(10_000)]
+    outbox.add(batch(catalogue, sent))
+    records = outbox.take(catalogue)
+    assert len(records) > 1
+    assert max(len(value) for _, value in records) <= RECORD_BYTES
+    assert [signal for _, value in records for signal in signals_of(decode(value))] == sent
 
 
 def test_tags_of_events_travel_with_their_item() -> None:

@@ -1,8 +1,8 @@
 """Signals: what events teach about items, on its way from a user's partition to each item's owner.
 
-One record carries all signals of one checkpoint from one partition to another: the value is MessagePack of `Signals`,
-whose numbers are little-endian arrays. About 115 bytes a signal: time, weight, and the user's last twelve items, newest
-first.
+One record carries all signals of one checkpoint from one partition to another, or as many as fit: the value is
+MessagePack of `Signals`, whose numbers are little-endian arrays. About 115 bytes a signal: time, weight, and the user's
+last twelve items, newest first.
 """
 
 from typing import Final, NamedTuple
@@ -16,6 +16,7 @@ from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.layout import PREDECESSORS
 
 LAYOUT: Final = 1
+RECORD_BYTES: Final = 512 << 10  # half of what brokers take by default; 4,500 signals
 
 
 class Signals(msgspec.Struct, frozen=True, array_like=True):
@@ -59,22 +60,31 @@ class Outbox:
             self._batches.append(batch)
 
     def take(self, catalogue: Catalogue) -> list[tuple[int, bytes]]:
-        """One encoded record for each owner's partition; the box is empty afterwards."""
+        """Encoded records with their owner's partition, each owner's in order; the box is empty afterwards."""
         batches, self._batches = self._batches, []
         if not batches:
             return []
         items, ts, weight, predecessors = (np.concatenate(column) for column in list(zip(*batches, strict=True))[:4])
         own_tags = {slot: tags for batch in batches for slot, tags in batch.own_tags.items()}
+        everything = Batch(items, ts, weight, predecessors, own_tags)
         owners = catalogue.owners[items]
         order = np.argsort(owners, kind="stable")
         bounds = np.flatnonzero(np.diff(owners[order])) + 1
         return [
-            (
-                int(owners[rows[0]]),
-                _pack(Batch(items[rows], ts[rows], weight[rows], predecessors[rows], own_tags), catalogue),
-            )
+            (int(owners[rows[0]]), record)
             for rows in np.split(order, bounds)
+            for record in _records(everything, rows, catalogue)
         ]
+
+
+def _records(batch: Batch, rows: NDArray[np.int64], catalogue: Catalogue) -> list[bytes]:
+    """Rows of a batch, cut in halves until each part fits into a record."""
+    items, ts, weight, predecessors, own_tags = batch
+    record = _pack(Batch(items[rows], ts[rows], weight[rows], predecessors[rows], own_tags), catalogue)
+    if len(record) <= RECORD_BYTES or len(rows) == 1:
+        return [record]
+    first, second = np.array_split(rows, 2)
+    return _records(batch, first, catalogue) + _records(batch, second, catalogue)
 
 
 def _pack(batch: Batch, catalogue: Catalogue) -> bytes:
