@@ -22,6 +22,7 @@ from streamer.settings import Settings
 from streamer.tools import supervisor
 from streamer.tools.demo_view import profile_line
 from streamer.tools.demo_worker import DEATHS, WorkerProcess, environment, free_port
+from tests.worker_process import until
 
 DEMO = [sys.executable, "-m", "streamer", "demo", "--json"]
 PATIENCE_S = 120  # what takes longer is broken, however busy the machine
@@ -76,9 +77,10 @@ def test_the_demo_takes_events_in_publishes_profiles_and_ends_in_time():
     assert report["rejected"] == 0
 
 
-def test_a_demo_that_is_stopped_before_its_worker_is_ready_ends_in_order():
+def test_a_demo_that_is_stopped_before_its_worker_is_ready_ends_in_order(tmp_path: Path):
     with running_demo(partitions=4) as demo:
         said(demo, "^(topics) +ready")
+        until(lambda: list(tmp_path.glob("streamer-demo-*/worker.log")), "the worker was started")
         demo.send_signal(signal.SIGTERM)
         assert summary(demo)["seconds"] >= 0
 

@@ -121,8 +121,11 @@ class Demo:
                 sent = await self._show(stop)
                 stop.clear()
                 await self._drain(sent, stop)
-                await self._worker.stop()
+                with self._console.status("the worker stops …"):
+                    await self._worker.stop()
                 await self._outcome.finish()
+        if self._lacks(sent):
+            self._news(f"{sent - self._outcome.events:,} events were sent that the worker has not taken in")
         return self._report()
 
     async def _show(self, stop: asyncio.Event) -> int:
@@ -209,8 +212,6 @@ class Demo:
                     break
                 self._worker.check()
                 await self._count()
-        if self._lacks(sent):
-            self._news(f"{sent - self._outcome.events:,} events were sent that the worker has not taken in")
 
     def _lacks(self, sent: int) -> bool:
         return self._ready and self._outcome.events < sent

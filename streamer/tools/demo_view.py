@@ -74,8 +74,9 @@ class Outcome:
         return self.events
 
     async def finish(self) -> None:
-        """Read all that is there now. For when nobody writes any more."""
+        """Take a last look and read all that is there. For when nobody writes any more."""
         await self._pause()
+        await self.look()
         ends = await self._consumer.end_offsets(self._places)
         give_up = time.monotonic() + LAST_READ_S
         while time.monotonic() < give_up:

@@ -91,7 +91,7 @@ class WorkerProcess:
             await asyncio.sleep(LOOK_S)
             ready, now_s = await self.is_ready(), time.monotonic()
             if ready and (silent or self.pid != pid):
-                self._say(f"worker {self.pid} is ready after {now_s - ready_s:.1f} s without one")
+                self._say(f"worker {self.pid} is ready: {now_s - ready_s:.1f} s without one")
             if ready:
                 pid, ready_s, silent = self.pid, now_s, False
             elif self.pid == pid and now_s - ready_s > SILENT_S and not silent:

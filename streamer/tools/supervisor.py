@@ -84,7 +84,7 @@ class Supervisor:
 
     async def _run_one(self, stop: asyncio.Event) -> int:
         guard = await asyncio.create_subprocess_exec(
-            *(sys.executable, kafka_guard.__file__, str(os.getpid()), str(GUARD_GRACE_S), *self._command),
+            *(sys.executable, "-I", "-S", kafka_guard.__file__, str(os.getpid()), str(GUARD_GRACE_S), *self._command),
             env=self._environment,
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
