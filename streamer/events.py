@@ -8,9 +8,12 @@ from typing import Annotated, NamedTuple
 import msgspec
 from msgspec import Meta
 
-Id = Annotated[str, Meta(min_length=1)]
+# A profile names up to 255 recent items, 24 tags and three items for each tag: with names this long, even of characters
+# that JSON writes in six bytes, it stays under the megabyte that a broker takes.
+NAME_CHARS = 256
+Id = Annotated[str, Meta(min_length=1, max_length=NAME_CHARS)]
 Millis = Annotated[int, Meta(ge=0, le=2**43)]  # Unix ms; 2**43 is the year 2248: fits 43 bits in the stored layout
-Tags = tuple[str, ...]
+Tags = tuple[Annotated[str, Meta(max_length=NAME_CHARS)], ...]
 # The pattern is checked once a distinct code, in pipeline.decode: a regular expression an event would cost the most.
 Currency = Annotated[
     str, Meta(min_length=3, max_length=3, description="ISO 4217", extra_json_schema={"pattern": "^[A-Z]{3}$"})

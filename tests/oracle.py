@@ -22,6 +22,7 @@ from typing import Any, Literal
 
 DAY_MS = 86_400_000
 TAGS_PER_ITEM = 16
+NAME_CHARS = 256
 KIND_OF_TOPIC = {"clicks": "click", "purchases": "purchase"}
 WEIGHT_OF_KIND = {"click": 1.0, "purchase": 3.0}
 
@@ -274,7 +275,7 @@ def _is_item(item: dict[str, Any]) -> bool:
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, str) and value != ""
+    return isinstance(value, str) and 0 < len(value) <= NAME_CHARS
 
 
 def _is_whole(value: object, low: int, high: int) -> bool:
@@ -291,7 +292,7 @@ def _is_currency(value: object) -> bool:
 
 
 def _is_tags(value: object) -> bool:
-    return isinstance(value, list) and all(isinstance(tag, str) for tag in value)
+    return isinstance(value, list) and all(isinstance(tag, str) and len(tag) <= NAME_CHARS for tag in value)
 
 
 def _is_text_or_none(value: object) -> bool:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from streamer.engine.topics import REJECTED_MAX_BYTES
-from streamer.events import Click, Item, Purchase
+from streamer.events import NAME_CHARS, Click, Item, Purchase
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Record, counted, deployed
 from tests.worker_process import WorkerProcess
@@ -73,6 +73,8 @@ BAD = {
     "a time with a fraction": bad_click("wrong_type", click(ts=NOW + 0.5)),
     "tags that are a text": Bad("wrong_type", Record("items", b"mug", item(tags="mug"))),
     "an empty id": bad_click("out_of_range", click(event_id="")),
+    "an id too long for a profile": bad_click("out_of_range", click(item_id="x" * 257)),
+    "a tag too long for a profile": Bad("out_of_range", Record("items", b"mug", item(tags=["x" * 257]))),
     "a time before 1970": bad_click("out_of_range", click(ts=-1)),
     "a time too large to keep": bad_click("out_of_range", click(ts=2**60)),
     "a negative price": Bad("out_of_range", Record("purchases", b"bob", purchase(price=-1))),
@@ -207,6 +209,18 @@ def test_record_that_is_huge_when_unpacked_stops_nothing(rejected: Bin, codec: s
     found = rejected.find("clicks", place)
     assert dict(found.headers)["reason"] == b"too_large"
     assert (found.key, found.value) == ((b"bob", value) if size < REJECTED_MAX_BYTES else (None, None))
+
+
+def test_longest_names_fit_into_a_profile(rejected: Bin) -> None:
+    """Of characters that JSON writes in six bytes each."""
+    user_id = "\1" * NAME_CHARS
+    names = [f"{n:\1>{NAME_CHARS}}" for n in range(40)]
+    events = [Click(name, user_id, name, NOW + n, tags=(name, name[::-1])) for n, name in enumerate(names)]
+    rejected.deployment.send(events)
+    rejected.sent += 40
+    rejected.deployment.until(lambda: counted(rejected.deployment.latest_of(user_id)) == 40, "the whole profile")
+    profile = rejected.deployment.latest_of(user_id)
+    assert {each["item_id"] for each in profile["recent_items"]} == set(names)
 
 
 def test_worker_never_left_for_bad_input(rejected: Bin) -> None:

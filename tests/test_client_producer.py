@@ -133,7 +133,7 @@ def test_threads_may_share_a_producer(settings: Settings, producer: EventProduce
         (replace(CLICK, session_id=object()), "unsupported"),
         (replace(CLICK, user_id="\ud800"), "surrogates"),
         (replace(CLICK, ts=NOW_MS + DEFAULTS.future_ms + 1), "300001 ms ahead of this machine's clock"),
-        (replace(CLICK, tags=("x" * 65_536,)), r"65\d{3} bytes, the limit is 65536 \(STREAMER_MAX_EVENT_BYTES\)"),
+        (replace(CLICK, session_id="x" * 65_536), r"65\d{3} bytes, the limit is 65536 \(STREAMER_MAX_EVENT_BYTES\)"),
         (replace(PURCHASE, price=-1), "price"),
         (replace(PURCHASE, price=float("nan")), "price"),
         (replace(PURCHASE, price=float("inf")), "price"),
@@ -229,7 +229,7 @@ def small_clicks(kafka: EmbeddedKafka, prefix: str) -> Settings:
 
 
 def test_what_the_broker_refuses_is_raised_with_the_events(small_clicks: Settings) -> None:
-    large = replace(CLICK, event_id="c-2", tags=("x" * 300,))
+    large = replace(CLICK, event_id="c-2", session_id="x" * 300)
     producer = EventProducer(small_clicks)
     producer.send(CLICK)
     producer.flush()
@@ -246,7 +246,7 @@ def test_what_the_broker_refuses_is_raised_with_the_events(small_clicks: Setting
 
 def test_a_failure_in_the_block_is_not_hidden_by_what_was_not_delivered(small_clicks: Settings) -> None:
     with capture_logs() as logs, pytest.raises(ZeroDivisionError), EventProducer(small_clicks) as producer:
-        fail_after(producer, replace(CLICK, tags=("x" * 300,)))
+        fail_after(producer, replace(CLICK, session_id="x" * 300))
     assert [(line["event"], line["events"]) for line in logs] == [("events were not delivered", 1)]
 
 
