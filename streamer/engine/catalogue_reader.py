@@ -40,6 +40,7 @@ class CatalogueReader(Service):
         self._settings, self._catalogue, self._space, self._limits = settings, catalogue, space, limits
         self._items, self._models = settings.topic("items"), settings.models_topic
         self._moved = asyncio.Condition()
+        self._applied: dict[TopicPartition, int] = {}  # the consumer's own position is that of what it handed out
         self._refreshed = 0.0
         self.named: dict[
             int, Named
@@ -69,7 +70,7 @@ class CatalogueReader(Service):
             ends = await self._consumer.end_offsets(self._partitions)
             while not self.should_stop:
                 await self._read()
-                if not self.loaded.is_set() and await self._reached(ends):
+                if not self.loaded.is_set() and self._reached(ends):
                     self._refresh()
                     self.loaded.set()
                     log.info("catalogue read", items=self._catalogue.listed, models=int(self._catalogue.modelled.sum()))
@@ -85,6 +86,7 @@ class CatalogueReader(Service):
             else:
                 self._apply_models(records)
             await asyncio.sleep(0)  # a large catalogue must not hold up the rest of the worker
+        self._applied = {tp: await self._consumer.position(tp) for tp in self._partitions}
         async with self._moved:
             self._moved.notify_all()
         if self.loaded.is_set() and time.monotonic() - self._refreshed > REFRESH_S:
@@ -111,11 +113,8 @@ class CatalogueReader(Service):
         with metrics.stage("refresh"):
             self._space.refresh()
 
-    async def _reached(self, ends: dict[TopicPartition, int]) -> bool:
-        for tp, end in ends.items():
-            if await self._consumer.position(tp) < end:
-                return False
-        return True
+    def _reached(self, ends: dict[TopicPartition, int]) -> bool:
+        return all(self._applied.get(tp, 0) >= end for tp, end in ends.items())
 
     async def catch_up(self) -> None:
         """Wait until `items` is read as far as it goes by now: no event overtakes the description of its item."""
@@ -123,7 +122,7 @@ class CatalogueReader(Service):
         ends = await self._consumer.end_offsets(partitions)
         try:
             async with asyncio.timeout(CATCH_UP_S), self._moved:
-                while not await self._reached(ends):
+                while not self._reached(ends):
                     await self._moved.wait()
         except TimeoutError:
             log.warning("the catalogue lags behind: events go on without the tags of new items", waited_s=CATCH_UP_S)
