@@ -79,7 +79,7 @@ class Settings(BaseSettings):
         500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000
     )
     checkpoint_rows: int = option(
-        20_000, "rows", "a checkpoint starts early at this many changed rows, so that no cut is large", ge=1
+        5000, "rows", "a partition's checkpoint starts early at this many, so that no cut blocks for long", ge=1
     )
 
     # Bad input

@@ -126,5 +126,6 @@ def _agent(app: faust.App, name: str, channel: Any, take: Callable[[Batch], Awai
     async def agent(stream: Any) -> None:
         async for batch in stream:
             await take(batch)
+            await asyncio.sleep(0)  # a channel that is never empty would not let checkpoints and heartbeats in
 
     app.agent(channel, name=name)(agent)

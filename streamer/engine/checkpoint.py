@@ -55,14 +55,20 @@ class Checkpointer:
         self._published, self._failpoint = published, failpoint
         self._rejected_bytes = rejected_bytes - HEADERS_BYTES
         self._source = f"/{settings.app_id}".encode()
+        self.closed = False  # the partition is given up
 
-    async def run(self) -> int:
-        """One checkpoint, if there is anything to write; returns the number of rows. Raises as Kafka or the disk do."""
+    async def run(self, *, last: bool = False) -> int:
+        """One checkpoint, if there is anything to write; returns the number of rows. None is made after the `last`.
+
+        Raises as Kafka or the disk do.
+        """
         partition = self.partition
         async with partition.txn_lock:
             async with partition.state_lock:
-                if not partition.has_work(partition.shared.now_ms()):
+                if self.closed or not partition.has_work(partition.shared.now_ms()):
+                    self.closed |= last
                     return 0
+                self.closed = last
                 start = time.perf_counter()
                 effects = partition.cut()
             self._failpoint("before_begin")

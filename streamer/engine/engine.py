@@ -33,11 +33,12 @@ from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# When the next checkpoint starts after the last one: soon when little was written, later when much was, so that hot
-# rows are written once for many changes and a lone event is out within 100 ms.
-SOONEST_MS, MS_A_ROW, MS_A_PARTITION = 5.0, 0.05, 10.0
+# When a partition's next checkpoint starts after its last one: soon when little was written, later when much was, so
+# that hot rows are written once for many changes and a lone event is out within 100 ms.
+SOONEST_MS, MS_A_ROW = 5.0, 0.1
 IDLE_MS = 250  # how often we look for held-back changes that are due
-BATCH_BYTES = 256 << 10  # of produced batches: large enough for 100 rows, small enough to be resent
+AT_ONCE = 3  # checkpoints: twelve at once blocked the loop for seconds under load, one at a time leaves the broker idle
+BATCH_BYTES = 1 << 20  # of produced batches: one after another leaves for a partition, each takes a round trip
 REQUEST_BYTES = 16 << 20  # a rejected record may be as large as its topic allows
 TRANSACTION_TIMEOUT_MS = 60_000  # an owner that vanished inside a transaction holds readers up for at most this long
 
@@ -60,8 +61,8 @@ class Engine:
         self._published, self._rejected_bytes = published, rejected_bytes
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
-        self._wake = asyncio.Event()
-        self._loop: asyncio.Task[None] | None = None
+        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
         self._failpoint = Failpoint(settings.data_dir / "fail")
 
@@ -88,8 +89,10 @@ class Engine:
         positions = {tp: await self._position(tp, first, committed) for tp in assigned}
         self.reader.named = {n: p.named for n, p in self.partitions.items()}
         self._set_ready()
-        if self._loop is None:
-            self._loop = asyncio.create_task(self._checkpoints())
+        for writer in self._checkpointers.values():
+            keeper = asyncio.create_task(self._keep(writer))
+            self._keepers.add(keeper)
+            keeper.add_done_callback(self._keepers.discard)
         log.info("ready", partitions=numbers, restored_rows=restore.rows, seconds=round(time.monotonic() - start, 2))
         return positions
 
@@ -145,7 +148,7 @@ class Engine:
             writers, self._checkpointers = self._checkpointers, {}
             self.reader.named = {}
             opened = [writers[n] for n, p in partitions.items() if p.position.next]
-            await asyncio.gather(*(self._checkpoint(writer) for writer in opened))
+            await asyncio.gather(*(self._checkpoint(writer, last=True) for writer in opened))
             for number, partition in partitions.items():
                 await _close(partition, writers.get(number))
                 self.shared.cache.drop(number)
@@ -154,36 +157,27 @@ class Engine:
                 log.info("gave up partitions", partitions=sorted(partitions))
 
     # ---- checkpoints
-    async def _checkpoints(self) -> None:
-        while True:
+    async def _keep(self, writer: Checkpointer) -> None:
+        """Checkpoint one partition again and again, until it is given up."""
+        partition = writer.partition
+        while not writer.closed:
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), IDLE_MS / 1000)
-            self._wake.clear()
-            if not self.ready:
-                continue
-            rows, busy = await self.checkpoint_all()
+                await asyncio.wait_for(partition.changed.wait(), IDLE_MS / 1000)
+            partition.changed.clear()
+            rows = await self._checkpoint(writer)
             metrics.HELD_PROFILES.set(sum(len(p.held) for p in self.partitions.values()))
-            await self._pause(rows, busy)
+            await asyncio.sleep(min(SOONEST_MS + MS_A_ROW * rows, self.settings.checkpoint_ms) / 1000)
 
-    async def checkpoint_all(self) -> tuple[int, int]:
-        """Checkpoint every partition that has something to write; returns rows, and partitions that had any."""
-        written = await asyncio.gather(*(self._checkpoint(writer) for writer in list(self._checkpointers.values())))
-        return sum(written), sum(1 for n in written if n)
+    async def checkpoint_all(self) -> None:
+        """Checkpoint every partition that has something to write."""
+        await asyncio.gather(*(self._checkpoint(writer) for writer in list(self._checkpointers.values())))
 
-    async def _checkpoint(self, writer: Checkpointer) -> int:
-        try:
-            return await writer.run()
-        except BaseException as exc:
-            leave(f"checkpoint of partition {writer.partition.number}", exc)
-
-    async def _pause(self, rows: int, partitions: int) -> None:
-        """Until the next checkpoint may start; many changed rows end it early."""
-        wait = SOONEST_MS + MS_A_ROW * rows + MS_A_PARTITION * max(partitions - 1, 0)
-        until = time.monotonic() + min(wait, self.settings.checkpoint_ms) / 1000
-        while (left := until - time.monotonic()) > 0:
-            if sum(p.changed_rows for p in self.partitions.values()) >= self.settings.checkpoint_rows:
-                return
-            await asyncio.sleep(min(left, 0.02))
+    async def _checkpoint(self, writer: Checkpointer, *, last: bool = False) -> int:
+        async with self._turns:
+            try:
+                return await writer.run(last=last)
+            except BaseException as exc:
+                leave(f"checkpoint of partition {writer.partition.number}", exc)
 
     def _publish(self, key: bytes, publication: Publication) -> None:
         self._published(key.decode(), publication.version, publication.value)
@@ -194,6 +188,8 @@ class Engine:
         partition = self._owner(batch)
         if partition is None:
             return None
+        if partition.changed_rows >= self.settings.checkpoint_rows:
+            await self._save(partition)  # events do not run away from checkpoints: what a crash repeats stays small
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -202,6 +198,11 @@ class Engine:
                 return await self._apply(batch, lambda partition: partition.apply_events(parts))
             except CacheFullError:
                 await self.checkpoint_all()  # saved users may leave memory
+
+    async def _save(self, partition: Partition) -> None:
+        writer = self._checkpointers.get(partition.number)
+        if writer is not None and writer.partition is partition:
+            await self._checkpoint(writer)
 
     async def take_items(self, batch: Batch) -> None:
         """A batch of catalogue changes."""
@@ -235,7 +236,7 @@ class Engine:
                 raise
             except Exception as exc:
                 leave(f"applying a batch of partition {batch.partition}", exc)
-        self._wake.set()
+        partition.changed.set()
 
 
 def _check_order(partition: Partition, takes: list[Take]) -> None:
@@ -251,6 +252,7 @@ async def _close(partition: Partition, writer: Checkpointer | None) -> None:
     if store is not None:
         store.close()
     if writer is not None:
+        writer.closed = True
         await writer.producer.stop()
 
 

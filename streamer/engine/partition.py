@@ -78,6 +78,7 @@ class Partition:
         self.position = Position(LAYOUT, shared.partitions, {}, {})
         self.saved: dict[str, int] = {}
         self.state_lock, self.txn_lock = asyncio.Lock(), asyncio.Lock()
+        self.changed = asyncio.Event()  # there is something for a checkpoint to write
         self.own_items = OwnItems(shared.space.dim, seed=number)
         self.named, self.outbox = Named(), signals_.Outbox()
         self.rejected: list[tuple[str, Any, Rejected]] = []
