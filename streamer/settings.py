@@ -176,9 +176,14 @@ class Settings(BaseSettings):
         return self.topic_prefix + name
 
     @property
+    def group_id(self) -> str:
+        """Names the consumer group, transactional ids and local state: deployments with other topics have their own."""
+        return f"{self.topic_prefix}{self.app_id}"
+
+    @property
     def changelog_topic(self) -> str:
         """State of all users and items, one row a key, compacted."""
-        return f"{self.topic_prefix}{self.app_id}-changelog"
+        return f"{self.group_id}-changelog"
 
     @property
     def signals_topic(self) -> str:

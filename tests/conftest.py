@@ -8,6 +8,8 @@ from hypothesis import settings
 
 from streamer.tools.kafka import EmbeddedKafka
 
+pytest.register_assert_rewrite("tests.deployment", "tests.worker_process")  # their asserts tell what they found
+
 # Nothing is timed: the first call of a kernel compiles it, and the machine may be busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")

@@ -57,7 +57,10 @@ class Follower:
 
     def __init__(self, brokers: str, topic: str, partitions: int) -> None:
         self._consumer = KafkaConsumer(
-            bootstrap_servers=brokers, isolation_level="read_committed", auto_offset_reset="earliest"
+            bootstrap_servers=brokers,
+            isolation_level="read_committed",
+            auto_offset_reset="earliest",
+            enable_auto_commit=False,
         )
         self._partitions = [TopicPartition(topic, n) for n in range(partitions)]
         self._consumer.assign(self._partitions)
@@ -83,7 +86,6 @@ class Deployment:
         self._root = root
         self._options = {
             "brokers": brokers,
-            "app_id": f"app-{uuid.uuid4().hex[:8]}",
             "topic_prefix": f"t{uuid.uuid4().hex[:8]}-",
             "partitions": partitions,
             "replication": 1,
@@ -174,7 +176,7 @@ class Deployment:
 
     def committed(self) -> dict[TopicPartition, int]:
         """Where the group stands in the source topics."""
-        offsets = self._admin.list_group_offsets([self.settings.app_id])[self.settings.app_id]
+        offsets = self._admin.list_group_offsets([self.settings.group_id])[self.settings.group_id]
         return {tp: entry.offset for tp, entry in offsets.items()}
 
     def wait_progress(self, events: int) -> None:
@@ -193,7 +195,7 @@ class Deployment:
     def _ends(self) -> dict[TopicPartition, int]:
         topics = [self.settings.topic(name) for name in SOURCES]
         partitions = [TopicPartition(topic, n) for topic in topics for n in range(self.settings.partitions)]
-        consumer = KafkaConsumer(bootstrap_servers=self.settings.brokers)
+        consumer = KafkaConsumer(bootstrap_servers=self.settings.brokers, enable_auto_commit=False)
         try:
             ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
             return ends
@@ -236,7 +238,7 @@ class Deployment:
         changelog = {log[0].partition: log for log in logs}
         stores = 0
         for process in self.workers:
-            for path in (process.data_dir / self.settings.app_id).glob("[0-9]*"):
+            for path in (process.data_dir / self.settings.group_id).glob("[0-9]*"):
                 assert_prefix(path, changelog.get(int(path.name), []))
                 stores += 1
         return stores

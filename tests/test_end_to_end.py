@@ -286,6 +286,22 @@ def test_backlog_on_a_single_partition_is_worked_off(kafka: EmbeddedKafka, tmp_p
         deployment.wait_drained()
 
 
+# ---- several deployments
+def test_deployments_under_other_prefixes_share_a_broker_and_a_disk_but_nothing_else(
+    kafka: EmbeddedKafka, tmp_path: Path
+) -> None:
+    with deployed(kafka.brokers, tmp_path) as here, deployed(kafka.brokers, tmp_path) as there:
+        process = here.worker(data_dir=tmp_path / "data")
+        here.send([*SHELF, *clicks("ann", range(3))])
+        process.wait_ready()
+        wait_counted(here, "ann", 3)
+        assert process.stop() == 0
+        process = there.worker(data_dir=tmp_path / "data")
+        there.send([*SHELF, *clicks("ann", range(5))])
+        process.wait_ready()
+        assert counted(wait_counted(there, "ann", 5)) == 5
+
+
 # ---- several workers
 def test_two_workers_share_the_partitions_and_each_answers_for_its_own(deployment: Deployment) -> None:
     one, two = deployment.worker("one"), deployment.worker("two")

@@ -92,7 +92,7 @@ class Checkpointer:
             acknowledged = await asyncio.gather(*[future for future, _ in sent], *[future for future, _ in rows])
         self._failpoint("after_send")
         with metrics.stage("commit"):
-            await producer.send_offsets_to_transaction(self._offsets(effects), settings.app_id)
+            await producer.send_offsets_to_transaction(self._offsets(effects), settings.group_id)
             self._failpoint("before_commit")
             await producer.commit_transaction()
         self._failpoint("after_commit")

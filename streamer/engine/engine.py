@@ -99,7 +99,7 @@ class Engine:
     async def _open(self, partition: Partition) -> None:
         producer = AIOKafkaProducer(
             **aiokafka_options(self.settings),
-            transactional_id=f"{self.settings.topic_prefix}{self.settings.app_id}-{partition.number}",
+            transactional_id=f"{self.settings.group_id}-{partition.number}",
             transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
             max_batch_size=BATCH_BYTES,
             max_request_size=REQUEST_BYTES,
@@ -110,7 +110,7 @@ class Engine:
             partition, producer, self.settings, self._publish, self._failpoint, self._rejected_bytes
         )
         await producer.start()  # InitProducerId: from here on no older owner can commit
-        path = self.settings.data_dir / self.settings.app_id / str(partition.number)
+        path = self.settings.data_dir / self.settings.group_id / str(partition.number)
         partition.store = Store(path, self._block_cache)
 
     async def _position(

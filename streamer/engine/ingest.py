@@ -87,7 +87,7 @@ class Ingest(Service, ConsumerRebalanceListener):
         settings = self.settings
         self.consumer = AIOKafkaConsumer(
             **aiokafka_options(settings),
-            group_id=settings.app_id,
+            group_id=settings.group_id,
             group_instance_id=settings.instance_id or None,
             enable_auto_commit=False,
             auto_offset_reset="earliest",

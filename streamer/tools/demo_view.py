@@ -68,7 +68,7 @@ class Outcome:
         """
         sources = {self._settings.topic(kind.topic) for kind in KINDS}
         with suppress(KafkaError):  # no coordinator before the first commit; later the next look tells more
-            positions = await self._admin.list_consumer_group_offsets(self._settings.app_id)
+            positions = await self._admin.list_consumer_group_offsets(self._settings.group_id)
             taken_in = sum(at.offset for place, at in positions.items() if place.topic in sources)
             self.events = max(self.events, taken_in)
         return self.events

@@ -95,7 +95,7 @@ class Progress:
 
     def _positions(self, topics: Iterable[str]) -> dict[TopicPartition, int]:
         names = {self._settings.topic(topic) for topic in topics}
-        group = self._settings.app_id
+        group = self._settings.group_id
         try:
             positions = self._admin.list_group_offsets([group])[group]
         except CoordinatorNotAvailableError:  # the first group of a broker makes it create its topic of offsets
