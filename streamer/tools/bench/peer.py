@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
 
+import psutil
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.errors import StreamerError
@@ -73,20 +74,19 @@ class Peer:
         return self._log.read_text("utf-8", "replace")
 
     def cpu_s(self) -> float:
-        """CPU seconds of all its threads so far; NaN where the system has no /proc."""
+        """CPU seconds of all its threads so far; NaN once it has ended."""
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        except OSError:
+            times = psutil.Process(self.pid).cpu_times()
+        except psutil.NoSuchProcess:
             return float("nan")
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        return float(times.user + times.system)
 
     def resident_mb(self) -> float:
-        """Resident memory in MiB; NaN where the system has no /proc."""
+        """Resident memory in MiB; NaN once it has ended."""
         try:
-            pages = Path(f"/proc/{self.pid}/statm").read_text("utf-8").split()[1]
-        except OSError:
+            return float(psutil.Process(self.pid).memory_info().rss / 2**20)
+        except psutil.NoSuchProcess:
             return float("nan")
-        return int(pages) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     def samples(self) -> Samples:
         """The worker's metrics by name and labels; empty while its HTTP server does not answer."""
