@@ -1,5 +1,6 @@
 """Commands that stay up: the worker, the embedded Kafka, and the demo that is both and more."""
 
+import signal
 from pathlib import Path
 from typing import Annotated
 
@@ -57,9 +58,14 @@ def worker(
         from streamer.tools.supervisor import supervise, worker_command
 
         raise typer.Exit(supervise(worker_command(**options)))
-    from streamer.engine.app import run_worker
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.default_int_handler)  # until the worker can drain, stopping is just that
+        from streamer.engine.app import run_worker
 
-    raise typer.Exit(run_worker(settings))
+        raise typer.Exit(run_worker(settings))
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
 
 
 def kafka(

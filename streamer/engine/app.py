@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
 from streamer.engine.topics import rejected_bytes, require_topics
 from streamer.engine.view import LastPublished, View
+from streamer.errors import SettingsError
 from streamer.events import KINDS
 from streamer.serving.feed import Feed
 from streamer.serving.http import faust_options, install
@@ -28,7 +30,7 @@ from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-STOP_S = 25.0  # SIGTERM to exit: half of what orchestrators commonly grant before they kill
+STOP_S = 25.0  # SIGTERM to exit: orchestrators commonly kill after 30 s
 
 
 class Boot(BootStrategy):
@@ -49,6 +51,7 @@ def run_worker(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns 0. Raises StreamerError for what keeps a worker from starting."""
     data_dir = DataDir(settings.data_dir)
     try:
+        _require_port(settings)
         wait_for_broker(settings)
         require_topics(settings)
         largest = rejected_bytes(settings)
@@ -59,6 +62,22 @@ def run_worker(settings: Settings) -> int:
         return 0
     finally:
         data_dir.close()
+
+
+def _require_port(settings: Settings) -> None:
+    """Raise SettingsError when somebody else listens where the page and the API are to be."""
+    try:
+        with socket.create_server((settings.http_host, settings.http_port), family=_family(settings.http_host)):
+            pass
+    except OSError as exc:
+        raise SettingsError(
+            f"page and API cannot listen on {settings.http_host}:{settings.http_port} ({exc.strerror}):"
+            " stop what does, or set STREAMER_HTTP_PORT (and STREAMER_HTTP_HOST) to another place"
+        ) from None
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 async def _serve(settings: Settings, rejected_bytes: int) -> None:
@@ -125,7 +144,10 @@ def _agent(app: faust.App, name: str, channel: Any, take: Callable[[Batch], Awai
 
     async def agent(stream: Any) -> None:
         async for batch in stream:
-            await take(batch)
+            try:
+                await take(batch)
+            except Exception as exc:
+                leave("an agent failed", exc)  # Faust would restart the agent and drop the batch
             await asyncio.sleep(0)  # a channel that is never empty would not let checkpoints and heartbeats in
 
     app.agent(channel, name=name)(agent)

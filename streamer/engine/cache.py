@@ -37,7 +37,7 @@ class UserCache:
         self.unsaved = np.zeros(capacity, np.uint8)  # DIRTY | IN_FLIGHT
         self.partition_of = np.full(capacity, -1, np.int32)
         self.index: dict[int, dict[bytes, int]] = {}
-        self.batch = 0
+        self.tick = 0  # +1 at every batch and every cut: what was used in this one stays in memory
         self._free = list(range(capacity - 1, -1, -1))
 
     def __len__(self) -> int:
@@ -55,7 +55,7 @@ class UserCache:
             self._load(partition, missing, load(missing))
         metrics.CACHE_HITS.inc(len(keys) - len(missing))
         slots = np.array([index[key] for key in keys], np.int64)
-        self.users.used[slots] = self.batch  # a second call for the same batch must not evict them
+        self.users.used[slots] = self.tick  # a second call for the same batch must not evict them
         return slots
 
     def find(self, partition: int, key: bytes) -> int | None:
@@ -80,7 +80,7 @@ class UserCache:
             index[key] = slot
             self.key_of[slot] = key
         self.partition_of[slots] = partition
-        self.users.used[slots] = self.batch
+        self.users.used[slots] = self.tick
         metrics.CACHE_MISSES.inc(len(keys))
         metrics.CACHE_USERS.set(len(self))
 
@@ -90,8 +90,8 @@ class UserCache:
         if short <= 0:
             return
         index = self.index[partition]
-        self.users.used[[index[key] for key in keys if key in index]] = self.batch
-        old = np.flatnonzero((self.partition_of >= 0) & (self.unsaved == 0) & (self.users.used < self.batch))
+        self.users.used[[index[key] for key in keys if key in index]] = self.tick
+        old = np.flatnonzero((self.partition_of >= 0) & (self.unsaved == 0) & (self.users.used < self.tick))
         if len(old) < short:
             raise CacheFullError(f"{wanted} users to load, {len(self._free)} slots free, {len(old)} can be freed")
         count = min(len(old), max(short, self.capacity // EVICT_PART))

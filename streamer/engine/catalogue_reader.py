@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
 from mode import Service
 
 from streamer import metrics
@@ -97,16 +98,23 @@ class CatalogueReader(Service):
         for item_id, item in changes:
             slot = self._catalogue.forget(item_id) if item is None else self._catalogue.describe(item)
             if slot is not None:
-                for named in self.named.values():
-                    named.retag(slot)
+                self._retag(slot)
         metrics.ITEMS.set(self._catalogue.listed)
+
+    def _retag(self, slot: int) -> None:
+        """The tags of an item may be others now."""
+        for named in self.named.values():
+            named.retag(slot)
 
     def _apply_models(self, records: list[Any]) -> None:
         for record in records:
             if record.value is None:
                 self._catalogue.drop_model(record.key.decode())
             else:
-                self._catalogue.apply_model(decode_model(record.value))
+                model = decode_model(record.value)
+                self._catalogue.apply_model(model)
+                if model.tags:
+                    self._retag(self._catalogue.slot_of[model.item_id])
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()
@@ -119,13 +127,13 @@ class CatalogueReader(Service):
     async def catch_up(self) -> None:
         """Wait until `items` is read as far as it goes by now: no event overtakes the description of its item."""
         partitions = [tp for tp in self._partitions if tp.topic == self._items]
-        ends = await self._consumer.end_offsets(partitions)
         try:
-            async with asyncio.timeout(CATCH_UP_S), self._moved:
-                while not self._reached(ends):
-                    await self._moved.wait()
-        except TimeoutError:
-            log.warning("the catalogue lags behind: events go on without the tags of new items", waited_s=CATCH_UP_S)
+            async with asyncio.timeout(CATCH_UP_S):
+                ends = await self._consumer.end_offsets(partitions)
+                async with self._moved:
+                    await self._moved.wait_for(lambda: self._reached(ends))
+        except (TimeoutError, KafkaError) as exc:
+            log.warning("the catalogue lags behind: events go on without the tags of new items", reason=repr(exc))
 
     async def on_stop(self) -> None:
         """Close the consumer."""

@@ -79,6 +79,7 @@ class Ingest(Service, ConsumerRebalanceListener):
         self._restoring: asyncio.Task[None] | None = None
         self._sources: dict[tuple[int, int], Source] = {}
         self._buffers: dict[TopicPartition, Buffer] = {}
+        self._fetched: dict[TopicPartition, int] = {}  # offset of the next record to fetch
         self.consumer: Any = None
 
     async def on_start(self) -> None:
@@ -189,7 +190,8 @@ class Ingest(Service, ConsumerRebalanceListener):
     async def _has_more(self, tp: TopicPartition) -> bool:
         """Whether the broker has records of a topic partition that we did not fetch yet, as of its last answer."""
         end = self.consumer.last_stable_offset(tp)
-        return end is not None and await self.consumer.position(tp) < end
+        self._fetched[tp] = await self.consumer.position(tp)
+        return end is not None and self._fetched[tp] < end
 
     def _throttle(self) -> None:
         """Fetch no further where enough is buffered."""
@@ -226,6 +228,9 @@ class Ingest(Service, ConsumerRebalanceListener):
             end: int | None = self.consumer.last_stable_offset(tp)
         except IllegalStateError:
             return None
+        buffer = self._buffers[tp]
+        if end is not None and not buffer.records and self._fetched.get(tp, 0) >= end:
+            return buffer.after  # what is behind it are markers of transactions
         return end
 
     def lag_seconds(self) -> float:

@@ -138,7 +138,7 @@ class Partition:
         """Fold decoded events into the users. Raises CacheFullError before anything changed."""
         cache, catalogue = self.shared.cache, self.shared.catalogue
         events, keys = events_of(parts), keys_of(parts)
-        cache.batch += 1
+        cache.tick += 1
         with metrics.stage("load"):
             slots = cache.slots(self.number, keys, self._load_users)
         items = np.array([catalogue.see(event.item_id) for event in events], np.int64)
@@ -146,7 +146,7 @@ class Partition:
             batch = columns(parts, events, slots, items, catalogue)
             order = arrival_order(parts, batch.appended_at)
         with metrics.stage("fold"):
-            folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.batch)
+            folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.tick)
         self._note_changed(batch.slot, order, folded.outcome, events)
         self._send_signals(events, items, order, batch, folded)
         own_tags = any(event.tags for event in events)
@@ -236,6 +236,7 @@ class Partition:
     def cut(self) -> Effects:
         """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""
         cache, now = self.shared.cache, self.shared.now_ms()
+        cache.tick += 1
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
         self._changed, self.changed_rows = [], 0
         due = self._due_slots(now)  # some of them changed once more: they are due all the same
@@ -286,8 +287,8 @@ class Partition:
         return now + max(within - age - min(within // 10, 2000), within // 2)
 
     def _due_slots(self, now: int) -> NDArray[np.int64]:
-        """Slots of users whose held-back change is due; at most DUE_AT_ONCE."""
-        keys = self.held.due(now, DUE_AT_ONCE)
+        """Slots of users whose held-back change is due."""
+        keys = self.held.due(now, self._at_once)
         slots = self._slots(keys)
         if not len(slots):
             return slots
@@ -300,18 +301,25 @@ class Partition:
 
     def _silent_slots(self, now: int) -> NDArray[np.int64]:
         """Slots of users who are due for a heartbeat."""
-        slots, self._silent = self._slots(self._silent), []
+        keys = self._silent[: self._at_once]
+        slots = self._slots(keys)
+        self._silent = self._silent[len(slots) :]
         last = self.shared.cache.users.head["published_at"][slots]
         return slots[(last > 0) & (last <= now - self.shared.heartbeat_ms)]
 
     def _slots(self, keys: list[bytes]) -> NDArray[np.int64]:
-        """Slots of stored users, loaded where needed; none when memory is full: this checkpoint makes room."""
+        """Slots of stored users, loaded where needed; none while unsaved changes fill memory: a later cut does."""
         if not keys:
             return np.zeros(0, np.int64)
         try:
             return self.shared.cache.slots(self.number, keys, self._load_users)
         except CacheFullError:
             return np.zeros(0, np.int64)
+
+    @property
+    def _at_once(self) -> int:
+        """How many silent users a cut may load, for each reason: most of the memory is for those with events."""
+        return min(DUE_AT_ONCE, self.shared.cache.capacity // 4)
 
     def _held_rows(self, result: Cut, checkpoint: int) -> list[Row]:
         """The local rows that name users newly held back."""
