@@ -47,6 +47,8 @@ class StateError(StreamerError):
 
 
 class RetentionError(StreamerError):
-    """Kafka's retention deleted events before they were read. Decide to go on: `streamer reset`."""
+    """Kafka's retention deleted events before they were read. Raise the topic's retention.ms; to go on without them,
+    start under another STREAMER_APP_ID.
+    """
 
     exit_code = 7

@@ -273,7 +273,8 @@ def _compare_rejected(settings: Settings, configs: dict[str, dict[str, str]]) ->
     """A record at its source's limit has to fit into `rejected` with our headers, or it would stop its partition."""
     key, rejected = "max.message.bytes", settings.topic("rejected")
     have = configs.get(rejected, {}).get(key)
-    sources = [configs.get(settings.topic(kind.topic), {}).get(key) for kind in KINDS]
+    names = [*(kind.topic for kind in KINDS), "items"]
+    sources = [configs.get(settings.topic(name), {}).get(key) for name in names]
     want = max((int(limit) for limit in sources if limit), default=0) + HEADERS_BYTES
     if have is not None and int(have) < want:
         yield Difference(rejected, key, f"≥ {want}", have, "error", _alter(rejected, key, str(want)))
