@@ -8,7 +8,7 @@ Give it every record of every topic partition in the order in which Kafka got th
 user, and works out each answer from them anew: no running sums, no rings, no numpy, nothing imported from `streamer`.
 So it is slow (about 20 µs an event, and a pass over a user's events for each answer), and holds everything in memory.
 
-What it does not know, and a comparison has to leave out: users with more than 32 tags or 6 currencies (the worker
+What it does not know, and a comparison has to leave out: users with more than 96 tags or 6 currencies (the worker
 tracks no more), and items that the catalogue does not list but whose earlier events brought tags.
 """
 

@@ -146,6 +146,28 @@ def test_of_equally_weak_tags_the_one_seen_longest_ago_leaves() -> None:
     assert weakest(weights, np.array([200, 200, 200]), 3, 200, 100.0) == 0
 
 
+def test_a_late_event_that_faded_does_not_push_out_a_stronger_tag() -> None:
+    tags = Tags()
+    for tag in (1, 2, 3, 4):
+        tags.add(tag, 1000)
+    before = [array.tobytes() for array in (tags.tag, tags.weight, tags.ts)]
+    assert tags.add(5, 999) == 0
+    assert [array.tobytes() for array in (tags.tag, tags.weight, tags.ts)] == before
+    tags.add(5, 999, 2.0)  # late, but twice as strong
+    assert tags.tags == [5, 2, 3, 4]
+
+
+@given(st.permutations([(tag, ts) for tag in range(2 * PLACES) for ts in (0, 500)]))
+def test_of_more_tags_than_places_the_strongest_survive(events: list[tuple[int, int]]) -> None:
+    """Each of eight tags is stronger than all before it together: whatever the order, the four strongest stay."""
+    tags = Tags()
+    strength = {tag: 4.0**tag for tag in range(2 * PLACES)}
+    for tag, ts in events:
+        tags.add(1 + tag, ts, strength[tag] * 2 ** ((500 - ts) / 100))  # as strong at 500, whenever it happened
+    assert sorted(tags.tags) == [5, 6, 7, 8]
+    assert {float(tags.weight[j, MAIN]) for j in range(PLACES)} == {2 * strength[tag - 1] for tag in tags.tags}
+
+
 @pytest.mark.parametrize(("published", "lost"), [(0.3, 1), (0.0, 0), (-0.3, 0)])
 def test_only_a_tag_that_was_published_as_an_interest_is_named_when_it_leaves(published: float, lost: int) -> None:
     tags = Tags(places=1)

@@ -30,7 +30,8 @@ def add(tags, weights, tag_ts, published, n, tag, ts, amount, half_lives_ms):  #
     """Count one event for one tag; returns the number of tags and a published tag that had to make room (0: none).
 
     `tags` u64[T], `weights` f32[T, 4], `tag_ts` i64[T] ms, `published` f32[T]; `half_lives_ms` f64[3] of the decaying
-    scales. When all places are taken, the weakest tag at `ts` on the main scale leaves.
+    scales. When all places are taken, the weakest tag on the main scale leaves, unless it outweighs the event: then the
+    event counts for nothing. All fade alike, so that holding them against each other at `ts` is the same at any time.
     """
     lost = np.uint64(0)
     for j in range(n):
@@ -40,6 +41,8 @@ def add(tags, weights, tag_ts, published, n, tag, ts, amount, half_lives_ms):  #
     j = n
     if n == len(tags):
         j = weakest(weights, tag_ts, n, ts, half_lives_ms[MAIN])
+        if amount < weights[j, MAIN] * 2.0 ** (-(ts - tag_ts[j]) / half_lives_ms[MAIN]):
+            return n, lost
         if published[j] > 0:
             lost = tags[j]
     else:

@@ -6,7 +6,8 @@ only the used part of a list is stored. The row of a user, little-endian, layout
     u8 layout | u8 flags (bit 0: a change is held back) | HEAD (fixed) | used part of every list, as in LISTS | cause
 
 `cause` is the event_id behind a change that is not published yet. An example: a user with 2 tags, 3 recent items, 3
-event ids, no spending and no vector takes 2 + 168 + 2·36 + 3·16 + 3·8 = 314 bytes; a full one about 2.6 KB.
+event ids, no spending and no vector takes 2 + 168 + 2·36 + 3·16 + 3·8 = 314 bytes; one with 30 tags and full lists 2.5
+KB; a full one 4.9 KB.
 
 Widths are settings, and may change between two starts: of recent items and event ids the newest are kept, a vector of
 another width is dropped.
@@ -26,7 +27,11 @@ from streamer.errors import StateError
 LAYOUT: Final = 1
 HELD: Final = 1  # flag: the row has a change that is not published yet
 
-TAGS: Final = 32  # tags tracked a user: 20 are shown, the rest is the waiting room of new interests
+# Tags tracked a user: 20 are shown, the rest is the waiting room of new interests. A tag that had to leave starts anew
+# when it comes back, so the more wait the truer the weights. Of the true 20 strongest of 3,871 shoppers with 103 tags on
+# average (300,000 purchases), tracked / of these with a weight off by over 1 %: 32 tags 84 % / 17 %, 64: 98 % / 7 %,
+# 96: 99.6 % / 2.5 %, 128: 99.9 % / 0.9 %. A tag takes 36 bytes.
+TAGS: Final = 96
 CURRENCIES: Final = 6  # currencies summed a user; purchases in further ones count, their amounts do not
 PREDECESSORS: Final = 12  # earlier items that a signal names: beyond them 2^(-age/3) is under 7 %
 

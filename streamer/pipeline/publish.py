@@ -150,10 +150,17 @@ def _ragged(used: NDArray[np.bool_], *columns: NDArray[Any]) -> Ragged:
 
 
 def _moved(users: Users, slots: NDArray[np.int64], assessed: Assessed) -> Ragged:
-    before = np.maximum(users.tag_published[slots], 0).astype(np.float64)
-    return _ragged(
-        assessed.status != SAME, assessed.status, users.tag[slots], np.round(before, 4), np.round(assessed.share, 4)
+    """Gathers just the tags that moved: they are few among all that are tracked."""
+    rows, places = np.nonzero(assessed.status != SAME)
+    before = np.maximum(users.tag_published[slots[rows], places], 0).astype(np.float64)
+    columns = (
+        assessed.status[rows, places],
+        users.tag[slots[rows], places],
+        np.round(before, 4),
+        np.round(assessed.share[rows, places], 4),
     )
+    at = np.searchsorted(rows, np.arange(len(slots) + 1))
+    return Ragged(tuple(column.tolist() for column in columns), at.tolist())
 
 
 def _first(counts: NDArray[Any], column: NDArray[Any]) -> NDArray[np.bool_]:
