@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.events import Item
 from streamer.pipeline import publish
+from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.layout import pack, unpack
 from streamer.pipeline.publish import Names
@@ -117,11 +119,31 @@ def test_the_strongest_interests_are_shown_at_most_so_many(most: int, tags: list
     assert found == (tags or ["camping", "kitchen", "blue"])
 
 
-def test_a_tag_that_nobody_else_has_keeps_a_finite_lift() -> None:
+def test_a_tag_that_nobody_is_known_to_have_counts_as_if_one_event_had_it() -> None:
     line = Line()
     line.feed([click("a", "unlisted", tags=["blue"])])
     [blue] = line.profile().interests
-    assert (blue.share, blue.lift) == (0.25, 0.25 / publish.MIN_PRIOR)
+    assert blue.share == pytest.approx((1 + 3 * 0.01) / 4)  # one of the 100 events that the catalogue weighs as
+    assert blue.lift == pytest.approx(blue.share / 0.01)
+
+
+def test_the_lift_of_an_unknown_tag_grows_with_the_events_that_it_was_not_in() -> None:
+    line = Line()
+    line.feed([click("a", "unlisted", tags=["blue"])])
+    line.catalogue.apply_model(ItemModel(MODEL_LAYOUT, "tent", 1, 900.0, T0, b""))
+    line.space.refresh()
+    [blue] = line.profile().interests
+    assert blue.lift == pytest.approx((1 + 3 * 0.001) / 4 / 0.001)
+
+
+def test_a_first_click_on_a_fresh_item_leans_on_the_catalogue_that_lists_it() -> None:
+    line = Line()
+    line.catalogue.describe(Item("kite", "Kite", ("flying",)))
+    line.feed([click("a", "kite")])
+    [profile] = profiles(line.cut())
+    [flying] = profile.interests
+    assert flying.share == pytest.approx((1 + 3 / 9) / 4, abs=1e-6)  # one of nine tags in the catalogue
+    assert flying.lift == pytest.approx(flying.share * 9, abs=1e-3)
 
 
 def read_by_a_stranger(line: Line, names: Names) -> Profile:

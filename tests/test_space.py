@@ -80,6 +80,26 @@ def test_a_refresh_takes_in_what_changed_and_only_then() -> None:
     assert not space.refresh()
 
 
+def test_new_tags_of_items_are_taken_in_at_once_while_the_catalogue_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    catalogue = shop("mug")
+    space = spaced(catalogue)
+    catalogue.describe(Item("pan", "Pan", ("pan",)))
+    monkeypatch.setattr("streamer.pipeline.space.SMALL_CATALOGUE", 2)
+    space.take_in_new_tags()
+    assert len(catalogue.tag_prior) == 1
+    monkeypatch.undo()
+    space.take_in_new_tags()
+    assert len(catalogue.tag_prior) == 2
+
+
+def test_tags_of_events_alone_make_nothing_anew() -> None:
+    catalogue = shop("mug")
+    space = spaced(catalogue)
+    catalogue.learn_tag("a search")
+    space.take_in_new_tags()
+    assert len(catalogue.tag_prior) == 1
+
+
 def test_an_empty_catalogue_gives_nobody_a_direction() -> None:
     assert not spaced(Catalogue(DIM)).fold_in(hashes(["mug"]), np.array([1])).any()
 

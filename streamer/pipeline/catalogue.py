@@ -5,6 +5,9 @@ and hash, no tags), so that recent items can be named. `tag_prior` is the popula
 and `lift`:
 
     P0(t) = (Σ_items popularity·[t ∈ tags] + PRIOR_EVENTS · part of catalogue entries with t) / (Σ + PRIOR_EVENTS)
+
+It is never taken for less than `prior_floor` = 1 / (Σ + PRIOR_EVENTS): what nobody is known to have counts as if one
+event had it, so that its `lift` says no more than the events behind P0 can tell.
 """
 
 from collections.abc import Callable, Iterable
@@ -74,6 +77,8 @@ class Catalogue:
         self.tag_names: dict[int, str] = {}
         self.tag_table = HashTable()
         self.tag_prior = np.zeros(0, np.float64)
+        self.prior_floor = 1 / PRIOR_EVENTS
+        self.has_new_tags = False  # items brought tags that `tag_prior` has not taken in
         self.listed = 0
         self.newest_ts = 0
         self.version = 0  # +1 at every change of tags or popularity
@@ -144,7 +149,8 @@ class Catalogue:
         n = len(self)
         fade = np.exp2(-(self.newest_ts - self.popularity_ts[:n]) / POPULARITY_HALF_LIFE_MS)
         described = (self.n_tags[:n] > 0).astype(np.float64)
-        self.tag_prior = _tag_prior(
+        self.has_new_tags = False
+        self.tag_prior, self.prior_floor = _tag_prior(
             self.tags[:n],
             self.n_tags[:n],
             np.where(self.popularity[:n] > 0, self.popularity[:n] * fade, 0.0),
@@ -174,7 +180,9 @@ class Catalogue:
             setattr(self, name, new)
 
     def _set_tags(self, slot: int, tags: Iterable[str]) -> None:
+        known = len(self.tag_names)
         keys = [self.learn_tag(tag) for tag in distinct(tags)]
+        self.has_new_tags |= len(self.tag_names) > known
         self.n_tags[slot] = len(keys)
         self.tags[slot, : len(keys)] = keys
         self.version += 1
@@ -197,4 +205,5 @@ def _tag_prior(tags, n_tags, popularity, described, keys, values, n):  # type: i
             events[t] += popularity[i]
             entries[t] += described[i]
     entries *= PRIOR_EVENTS / max(entries.sum(), 1.0)
-    return (events + entries) / (events.sum() + PRIOR_EVENTS)
+    behind = events.sum() + PRIOR_EVENTS
+    return (events + entries) / behind, 1 / behind

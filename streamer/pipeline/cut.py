@@ -51,6 +51,7 @@ def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, du
     `causes` are the event ids behind unpublished changes, by slot; those of published users are emptied.
     """
     slots, why, keys = candidates
+    world.space.take_in_new_tags()
     assessed = publish.assess(world, slots)
     vectors, cosine = _vectors(world, slots, (assessed.reasons != 0) | (why != CHANGED))
     moved = (cosine < world.policy.thresholds.cosine) & (world.users.head["version"][slots] > 0)

@@ -45,7 +45,7 @@ class Assessed(NamedTuple):
     """The verdict on each user."""
 
     share: NDArray[np.float64]  # [n, TAGS]
-    prior: NDArray[np.float64]  # [n, TAGS] the population's share of the same tag
+    prior: NDArray[np.float64]  # [n, TAGS] the population's share of the same tag, at least `prior_floor`
     status: NDArray[np.uint8]  # [n, TAGS]
     reasons: NDArray[np.uint8]  # [n] bits; 0: nothing material
 
@@ -53,7 +53,8 @@ class Assessed(NamedTuple):
 def assess(users: Users, slots: NDArray[np.int64], catalogue: Catalogue, thresholds: Thresholds) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
     n = len(slots)
-    result = Assessed(np.zeros((n, TAGS)), np.zeros((n, TAGS)), np.zeros((n, TAGS), np.uint8), np.zeros(n, np.uint8))
+    prior = np.full((n, TAGS), catalogue.prior_floor)
+    result = Assessed(np.zeros((n, TAGS)), prior, np.zeros((n, TAGS), np.uint8), np.zeros(n, np.uint8))
     tags = catalogue.tag_table
     _assess(users, slots, tags.keys, tags.values, catalogue.tag_prior, thresholds, result)
     return result
@@ -95,7 +96,7 @@ def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # 
         for j in range(n):
             t = lookup(tag_keys, tag_values, users.tag[s, j])
             if 0 <= t < len(tag_prior):
-                out.prior[i, j] = tag_prior[t]
+                out.prior[i, j] = max(out.prior[i, j], tag_prior[t])
         now = users.head[s].as_of
         shares(
             users.tag_weight[s],

@@ -28,8 +28,8 @@ LAYOUT: Final = 1
 HELD: Final = 1  # flag: the row has a change that is not published yet
 
 # Tags tracked a user: 20 are shown, the rest is the waiting room of new interests. A tag that had to leave starts anew
-# when it comes back, so the more wait the truer the weights. Of the true 20 strongest of 3,871 shoppers with 103 tags on
-# average (300,000 purchases), tracked / of these with a weight off by over 1 %: 32 tags 84 % / 17 %, 64: 98 % / 7 %,
+# when it comes back, so the more wait the truer the weights. Of the true 20 strongest of 3,871 shoppers with 103 tags
+# on average (300,000 purchases), tracked / of these with a weight off by over 1 %: 32 tags 84 % / 17 %, 64: 98 % / 7 %,
 # 96: 99.6 % / 2.5 %, 128: 99.9 % / 0.9 %. A tag takes 36 bytes.
 TAGS: Final = 96
 CURRENCIES: Final = 6  # currencies summed a user; purchases in further ones count, their amounts do not

@@ -20,7 +20,6 @@ from streamer.pipeline.space import ItemSpace
 from streamer.profile import Activity, Change, Interest, ItemEvent, Profile, What
 
 BECAUSE: Final = 3  # items named behind an interest: enough for a sentence
-MIN_PRIOR: Final = 1e-6  # floor under P0: lift of a tag that nobody else has stays finite
 
 encode = msgspec.json.Encoder().encode
 
@@ -115,7 +114,7 @@ def read(world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: ND
     """Order the interests and gather all numbers. Changes nothing."""
     users, heads = world.users, world.users.head[slots]
     numbers = _numbers(world, slots, assessed)
-    lift = numbers.share / np.maximum(numbers.prior, MIN_PRIOR)
+    lift = numbers.share / numbers.prior
     items, counts = users.recent_item[slots], heads["counts"]
     return Reading(
         world,
@@ -177,7 +176,7 @@ def _numbers(world: World, slots: NDArray[np.int64], assessed: Assessed) -> Numb
         tag=np.zeros((n, k), np.uint64),
         last_ts=np.zeros((n, k), np.int64),
         share=np.zeros((n, k)),
-        prior=np.zeros((n, k)),
+        prior=np.ones((n, k)),  # not zeros: shares are divided by it, in empty places too
         weight=np.zeros((n, k)),
         recent=np.zeros((n, k)),
         events=np.zeros((n, k)),

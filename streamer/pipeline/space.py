@@ -9,6 +9,7 @@ from streamer.model import factors
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import lookup_all
 
+SMALL_CATALOGUE: Final = 50_000  # items that a refresh is done with in 5 ms, short enough to be part of a cut
 VERSION: Final = 1  # of the learner: vectors of different versions do not compare
 
 
@@ -36,6 +37,14 @@ class ItemSpace:
         self.gram = factors.gram(self.catalogue.vectors[: len(self.catalogue)])
         self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
         return True
+
+    def take_in_new_tags(self) -> None:
+        """Refresh now if items brought new tags, so that a first click on one of them is seen in the right light.
+
+        In a large catalogue that would take too long: there they count as `prior_floor` until the next refresh.
+        """
+        if self.catalogue.has_new_tags and len(self.catalogue) < SMALL_CATALOGUE:
+            self.refresh()
 
     def slots(self, item_hashes: NDArray[np.uint64]) -> NDArray[np.int32]:
         """Catalogue slots of item hashes of any shape; -1 for unknown ones."""
