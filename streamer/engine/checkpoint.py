@@ -146,11 +146,14 @@ class Checkpointer:
     def _rejected(self, entry: tuple[str, Any, Any]) -> Outgoing:
         """The record as it came; why and from where stands in headers behind its own.
 
-        A compressed record can be larger, unpacked, than the topic takes: then only those headers go.
+        A compressed record can be larger, unpacked, than the topic takes: then its value stays behind, and what else
+        does not fit.
         """
         topic, record, rejected = entry
-        fits = _size(record) <= self._rejected_bytes
-        detail = rejected.detail if fits else f"{rejected.detail}; left out here: {self._rejected_bytes} bytes fit in"
+        kept, left_out = self._fitting(Outgoing(record.key, record.value, list(record.headers)))
+        detail = rejected.detail
+        if left_out:
+            detail += f"; left out here: {', '.join(left_out)} ({self._rejected_bytes} bytes fit in)"
         why: Headers = [
             ("reason", rejected.reason.encode()),
             ("detail", detail.encode(errors="replace")),
@@ -158,7 +161,19 @@ class Checkpointer:
             ("source_partition", b"%d" % record.partition),
             ("source_offset", b"%d" % record.offset),
         ]
-        return Outgoing(record.key, record.value, [*record.headers, *why]) if fits else Outgoing(None, None, why)
+        return kept._replace(headers=[*kept.headers, *why])
+
+    def _fitting(self, record: Outgoing) -> tuple[Outgoing, list[str]]:
+        """As much of a record as `rejected` takes, and the names of what it does not."""
+        less: tuple[tuple[list[str], Outgoing], ...] = (
+            ([], record),
+            (["value"], record._replace(value=None)),
+            (["value", "headers"], record._replace(value=None, headers=[])),
+        )
+        for left_out, kept in less:
+            if _size(kept) <= self._rejected_bytes:
+                return kept, left_out
+        return Outgoing(None, None), ["value", "headers", "key"]
 
     def _account(self, effects: Effects, seconds: float) -> None:
         metrics.CHECKPOINT_SECONDS.observe(seconds)
@@ -173,7 +188,7 @@ class Checkpointer:
             self._published(key, publication)
 
 
-def _size(record: Any) -> int:
+def _size(record: Outgoing) -> int:
     own = sum(len(name) + len(value or b"") for name, value in record.headers)
     return len(record.key or b"") + len(record.value or b"") + own
 
