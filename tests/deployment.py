@@ -21,7 +21,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from rocksdict import Options, Rdict
 
-from streamer.engine.store import HELD, NEXT
+from streamer.engine.store import HELD, NEXT, ORIGIN
 from streamer.engine.topics import create_topics
 from streamer.events import Click, Item, Purchase
 from streamer.settings import Settings, load
@@ -305,7 +305,7 @@ def assert_prefix(path: Path, changelog: Iterable[Any]) -> None:
     finally:
         store.close()
     upto = int.from_bytes(rows.pop(NEXT, b"")[:8], "little")  # when it was written stands behind it
-    have = {key: row for key, row in rows.items() if not key.startswith(HELD)}
+    have = {key: row for key, row in rows.items() if not key.startswith((HELD, ORIGIN))}
     want = {each.key: each.value for each in changelog if each.offset < upto}
     assert have == {key: row for key, row in want.items() if row is not None}, path
 

@@ -27,6 +27,7 @@ from streamer.engine.partition import Partition, Take
 from streamer.engine.restore import Restore
 from streamer.engine.shared import Shared
 from streamer.engine.store import Store, shared_cache
+from streamer.engine.topics import changelog_origin
 from streamer.errors import StateError
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
@@ -80,7 +81,8 @@ class Engine:
         self.partitions = {n: Partition(n, self.shared) for n in numbers}
         metrics.PARTITIONS_OWNED.set(len(numbers))
         await asyncio.gather(*(self._open(p) for p in self.partitions.values()))
-        restore = Restore(self.settings, list(self.partitions.values()), self._progress)
+        origin = await asyncio.to_thread(changelog_origin, self.settings)
+        restore = Restore(self.settings, origin, list(self.partitions.values()), self._progress)
         await restore.run()
         self.reason = "reading the catalogue"
         await self.reader.loaded.wait()

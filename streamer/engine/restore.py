@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
@@ -16,7 +17,8 @@ from streamer.engine.held import Passing
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition
 from streamer.engine.store import Store
-from streamer.engine.topics import DAY_MS, OUTAGE_MS
+from streamer.engine.topics import DAY_MS, OUTAGE_MS, Origin
+from streamer.errors import StateError
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -26,16 +28,24 @@ BULK_RECORDS = 20_000
 
 
 class Restore:
-    """Restores some partitions together. `rows` counts the changelog's records that were read for it."""
+    """Restores some partitions together. `origin` is the changelog that is there now.
 
-    def __init__(self, settings: Settings, partitions: list[Partition], progress: Callable[[int, int], None]) -> None:
-        self._settings, self._progress = settings, progress
+    `rows` counts the changelog's records that were read for it.
+    """
+
+    def __init__(
+        self, settings: Settings, origin: Origin, partitions: list[Partition], progress: Callable[[int, int], None]
+    ) -> None:
+        self._settings, self._origin, self._progress = settings, origin, progress
         self._todo = {TopicPartition(settings.changelog_topic, p.number): p for p in partitions}
         self._passing = {p.number: Passing() for p in partitions}
         self.rows = 0
 
     async def run(self) -> None:
-        """Read to the end. A store that the changelog does not know (truncated, made anew) is wiped first."""
+        """Read to the end. A store that is no prefix of the changelog is moved aside first.
+
+        Raises StateError, with every store left as it is, where the changelog has nothing in its place.
+        """
         if not self._todo:
             return
         consumer = AIOKafkaConsumer(
@@ -57,8 +67,9 @@ class Restore:
         topics = list(self._todo)
         consumer.assign(topics)
         first, end = await consumer.beginning_offsets(topics), await consumer.end_offsets(topics)
+        unusable = {tp: self._unusable(tp, first[tp], end[tp]) for tp in topics}  # all before any is moved
         for tp in topics:
-            self._seek(consumer, tp, first[tp], end[tp])
+            self._seek(consumer, tp, first[tp], end[tp], unusable[tp])
         total = sum(end[tp] - _store(p).next_offset for tp, p in self._todo.items())
         while self._todo:
             for tp, records in (await consumer.getmany(timeout_ms=POLL_MS, max_records=BULK_RECORDS)).items():
@@ -74,16 +85,41 @@ class Restore:
             metrics.RESTORE_REMAINING.set(left)
             self._progress(total - left, total)
 
-    def _seek(self, consumer: Any, tp: TopicPartition, first: int, end: int) -> None:
+    def _seek(self, consumer: Any, tp: TopicPartition, first: int, end: int, unusable: str | None) -> None:
         store = _store(self._todo[tp])
-        why = _unusable(store, first, end)
-        if why is not None:
-            log.warning("local state is not used: restoring from the whole changelog", partition=tp.partition, why=why)
-            store.wipe()
+        if unusable is not None:
+            log.warning(
+                "local state is not used, it was moved: restoring from the whole changelog",
+                partition=tp.partition,
+                why=unusable,
+                moved_to=str(store.set_aside()),
+            )
+        store.note_origin(msgspec.msgpack.encode(self._origin))
         start = max(store.next_offset, first)
         consumer.seek(tp, start)
         if start >= end:
             self._finish(consumer, tp)
+
+    def _unusable(self, tp: TopicPartition, first: int, end: int) -> str | None:
+        """Why a store cannot be brought up from a changelog that reaches from `first` to `end`; None where it can.
+
+        Raises StateError where the changelog is the store's own, and has nothing to restore from.
+        """
+        store, now = _store(self._todo[tp]), self._origin
+        noted = store.origin
+        origin = now if noted is None else msgspec.msgpack.decode(noted, type=Origin)
+        if not store.next_offset:
+            return None
+        if (origin.cluster, origin.topic) != (now.cluster, now.topic):
+            return f"it belongs to {origin.topic} of cluster {origin.cluster}"
+        why = "the changelog was made anew" if now.is_made_anew(origin) else _out_of_range(store, first, end)
+        if why is not None and first >= end:
+            raise StateError(
+                f"{tp.topic}/{tp.partition} has no records, but {store.path} was saved up to its offset"
+                f" {store.next_offset}: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID;"
+                " the state on disk is left as it is"
+            )
+        return why
 
     def _apply(self, partition: Partition, records: list[Any]) -> None:
         latest = {record.key: record.value for record in records}
@@ -97,10 +133,7 @@ class Restore:
         del self._todo[tp]
 
 
-def _unusable(store: Store, first: int, end: int) -> str | None:
-    """Why a store cannot be brought up from a changelog that reaches from `first` to `end`; None where it can."""
-    if not store.next_offset:
-        return None
+def _out_of_range(store: Store, first: int, end: int) -> str | None:
     if not first <= store.next_offset <= end:
         return f"it stands at {store.next_offset}, the changelog reaches from {first} to {end}"
     if store.written_at < time.time_ns() // 1_000_000 - OUTAGE_MS:

@@ -1,14 +1,15 @@
 """The local store: one RocksDB a partition, always equal to a prefix of the partition's changelog. Rows in, rows out.
 
-Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and two that no user or item can have: NEXT (changelog
-offset after the last row that is in here; local only) and POSITION (where the partition stands in its sources).
+Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and some that no user or item can have: POSITION (where the
+partition stands in its sources), and the local ones, which are in no changelog: NEXT (changelog offset after the last
+row that is in here), ORIGIN (which changelog that is) and HELD.
 """
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +19,7 @@ from streamer.errors import DataDirError
 
 NEXT: Final = b"\x00next"
 POSITION: Final = b"\x00position"
+ORIGIN: Final = b"\x00origin"  # of which changelog this is a prefix; local only
 HELD: Final = b"\x00held"  # + number of a checkpoint: users whose changes were held back in it; local only
 USER, ITEM = b"u", b"i"
 
@@ -142,12 +144,27 @@ class Store:
             raise DataDirError(f"the state in {self.path} cannot be written ({exc}): see to disk and space") from exc
         self.next_offset, self.written_at = next_offset, now
 
-    def wipe(self) -> None:
-        """Start from nothing: what is here does not belong to the changelog."""
+    @property
+    def origin(self) -> bytes | None:
+        """The note of `note_origin`; None where there is none."""
+        return self.get(ORIGIN)
+
+    def note_origin(self, origin: bytes) -> None:
+        """Note which changelog the rows come from."""
+        if self.origin != origin:
+            self.write([], self.next_offset, [(ORIGIN, origin)])
+
+    def set_aside(self) -> Path:
+        """Start from nothing: what is here does not belong to the changelog. Returns where it is kept."""
+        aside = self.path.with_name(f"{self.path.name}.unused-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         self._db.close()
-        shutil.rmtree(self.path)
+        try:
+            self.path.rename(aside)
+        except OSError as exc:
+            raise DataDirError(f"the state in {self.path} cannot be moved to {aside} ({exc.strerror})") from exc
         self._db = self._open()
-        self.next_offset = 0
+        self.next_offset = self.written_at = 0
+        return aside
 
     def property(self, name: str) -> int:
         """A RocksDB property that is a number, e.g. `rocksdb.estimate-num-keys`."""
