@@ -241,7 +241,7 @@ def _no_constant(name: str) -> float:
 def _is_event(event: dict[str, Any], kind: str) -> bool:
     return (
         all(_is_id(event.get(name)) for name in ("event_id", "user_id", "item_id"))
-        and _is_whole(event.get("ts"), 0, 2**43)
+        and _is_whole(event.get("ts"), 0, 10**4000)
         and _is_tags(event.get("tags", []))
         and _is_text_or_none(event.get("session_id"))
         and (_is_click(event) if kind == "click" else _is_purchase(event))

@@ -177,6 +177,8 @@ def _validation_reason(message: str) -> Reason:
     """msgspec says what is wrong in words only; `tests/test_decode.py` holds them still."""
     if message.startswith("Object missing required field"):
         return "missing_field"
+    if re.match(r"(?:Expected `int` <=|Integer value out of range).* - at `\$\.ts`$", message):
+        return "from_the_future"  # most often micro- or nanoseconds
     if re.match(r"Expected `\w+` (?:[<>]|of length|matching|that's)|(?:Number|Integer value) out of range", message):
         return "out_of_range"
     return "wrong_type"
