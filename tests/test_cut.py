@@ -190,6 +190,24 @@ def test_a_heartbeat_says_that_it_is_one_and_has_no_cause() -> None:
     assert (what(profile.changed), profile.cause, profile.version) == (["heartbeat"], "", 2)
 
 
+def test_a_heartbeat_that_finds_a_change_says_both() -> None:
+    line = settled(Line(), events=50)
+    line.feed(purchases=[purchase("p", "tent", T0 + 49)])
+    [profile] = profiles(line.cut_some("ann", why=HEARTBEAT))
+    assert what(profile.changed)[:2] == ["heartbeat", "interest_added"]
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.0, 1.0), (1.0, 0.0)])
+def test_a_vector_of_nothing_known_is_no_move(before: float, after: float) -> None:
+    line = Line(items={"mug": ["kitchen"]})
+    give_vector(line, "mug", before)
+    line.feed([click(f"m{i}", "mug", T0 + i) for i in range(40)])
+    line.cut()
+    give_vector(line, "mug", after)
+    line.feed([click(f"n{i}", "mug", T0 + 50 + i) for i in range(5)])
+    assert profiles(line.cut()) == []
+
+
 def test_users_are_judged_each_by_themselves_and_rows_stand_in_their_order() -> None:
     line = settled(Line())
     line.feed([click("x", "mug", T0 + 300), click("y", "tent", user_id="bob"), click("z", "pan", user_id="cid")])

@@ -100,15 +100,19 @@ def _publication(reading: Reading, row: int, user_id: str, why: int, cosine: flo
 
 
 def _changes(reading: Reading, row: int, why: int, cosine: float) -> list[Change]:
-    """Why the profile goes out; never empty. Of a first profile that says it all."""
+    """Why the profile goes out; never empty. A heartbeat says first that it is one."""
+    beat = [Change("heartbeat")] if why == HEARTBEAT else []
+    return [*beat, *_moves(reading, row, cosine)] or [Change("activity")]
+
+
+def _moves(reading: Reading, row: int, cosine: float) -> list[Change]:
+    """What moved since the last profile. Of a first profile that says it all."""
     reasons = int(reading.assessed.reasons[row])
     if reasons & gate.FIRST:
         return [Change("first_profile")]
     found = publish.changes(reading, row) if reasons & gate.INTERESTS else []
     if reasons & gate.VECTOR:
         found.append(Change("vector_moved", before=1.0, after=round(cosine, 4)))
-    if not found:
-        found.append(Change("heartbeat" if why == HEARTBEAT else "activity"))
     return found
 
 

@@ -72,14 +72,16 @@ def vector_is_old(users: Users, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def cosines(users: Users, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each published vector with the present one; 1 where both are null, 0 where one is."""
+    """Cosine of each published vector with the present one; 1 where one is null.
+
+    A null vector means that nothing was known of the user's items: getting to know them moves nobody.
+    """
     has_one = users.head["counts"][slots, N_VECTOR] > 0
     old = users.vector[slots].astype(np.float64) * has_one[:, None]
     new = vectors.astype(np.float64)
     norms = np.linalg.norm(old, axis=1), np.linalg.norm(new, axis=1)
     product = norms[0] * norms[1]
-    cosine = np.einsum("ij,ij->i", old, new) / np.where(product > 0, product, 1)
-    return np.where((norms[0] == 0) & (norms[1] == 0), 1.0, cosine)
+    return np.where(product > 0, np.einsum("ij,ij->i", old, new) / np.where(product > 0, product, 1), 1.0)
 
 
 def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
