@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import StateError
-from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.catalogue import TAGS_PER_ITEM, Catalogue
 from streamer.pipeline.layout import PREDECESSORS
-from streamer.pipeline.signals import LAYOUT, RECORD_BYTES, Batch, Learned, Outbox, Signals, decode
+from streamer.pipeline.signals import LAYOUT, RECORD_BYTES, Batch, Learned, Outbox, Signals, decode, join_tags
 from tests.pipeline_world import T0
 
 OWNERS = {"mug": 0, "pan": 2, "tent": 0, "lamp": 11}
@@ -91,6 +91,23 @@ def test_tags_of_events_travel_with_their_item() -> None:
     [(_, value)] = outbox.take(catalogue)
     learned = decode(value)
     assert {learned.items[n]: tags for n, tags in learned.tags.items()} == {"tent": ["blue"]}
+
+
+def test_the_first_tags_of_all_events_on_an_item_travel_and_each_once() -> None:
+    catalogue, outbox = shop(), Outbox()
+    for n in range(5):
+        tags = (f"first {n}", "", *(f"{n} {i}" for i in range(3)), "again")
+        outbox.add(batch(catalogue, [("mug", T0, 1.0, [0] * PREDECESSORS)], {"mug": tags}))
+    [(_, value)] = outbox.take(catalogue)
+    [tags_of_mug] = decode(value).tags.values()
+    assert tags_of_mug[:6] == ["first 0", "0 0", "0 1", "0 2", "again", "first 1"]
+    assert len(tags_of_mug) == len(set(tags_of_mug)) == TAGS_PER_ITEM
+
+
+def test_an_item_whose_events_bring_empty_tags_only_has_none() -> None:
+    own_tags: dict[int, tuple[str, ...]] = {}
+    join_tags(own_tags, 3, ["", ""])
+    assert own_tags == {}
 
 
 def test_signals_of_a_newer_worker_are_refused() -> None:

@@ -5,6 +5,7 @@ MessagePack of `Signals`, whose numbers are little-endian arrays. About 115 byte
 last twelve items, newest first.
 """
 
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 import msgspec
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.errors import StateError
-from streamer.pipeline.catalogue import Catalogue
+from streamer.pipeline.catalogue import Catalogue, distinct
 from streamer.pipeline.layout import PREDECESSORS
 
 LAYOUT: Final = 1
@@ -36,13 +37,19 @@ _decode = msgspec.msgpack.Decoder(Signals).decode
 
 
 class Batch(NamedTuple):
-    """Signals in columns, not packed yet. `items` are slots in the catalogue; `own_tags` of events by such slots."""
+    """Signals in columns, not packed yet. `items` are slots in the catalogue; `own_tags` by such slots: `join_tags`."""
 
     items: NDArray[np.int64]
     ts: NDArray[np.int64]
     weight: NDArray[np.float32]
     predecessors: NDArray[np.uint64]  # [n, PREDECESSORS]
     own_tags: dict[int, tuple[str, ...]]
+
+
+def join_tags(own_tags: dict[int, tuple[str, ...]], slot: int, tags: Iterable[str]) -> None:
+    """Note tags that an event brought along for an item. The first TAGS_PER_ITEM different ones of an item stay."""
+    if joined := distinct((*own_tags.get(slot, ()), *tags)):
+        own_tags[slot] = tuple(joined)
 
 
 class Outbox:
@@ -65,7 +72,9 @@ class Outbox:
         if not batches:
             return []
         items, ts, weight, predecessors = (np.concatenate(column) for column in list(zip(*batches, strict=True))[:4])
-        own_tags = {slot: tags for batch in batches for slot, tags in batch.own_tags.items()}
+        own_tags: dict[int, tuple[str, ...]] = {}
+        for slot, tags in (entry for batch in batches for entry in batch.own_tags.items()):
+            join_tags(own_tags, slot, tags)
         everything = Batch(items, ts, weight, predecessors, own_tags)
         owners = catalogue.owners[items]
         order = np.argsort(owners, kind="stable")
