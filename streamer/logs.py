@@ -1,7 +1,7 @@
 """Logs on standard error: text for people, one JSON object a line for machines. Standard output belongs to results.
 
 Lines of Faust, aiokafka and kafka-python take the same form. The two Kafka clients retry for ever and log each attempt,
-some with a traceback: of theirs, one line of a kind passes in five seconds.
+some with a traceback: of each, one line passes in five seconds.
 """
 
 import logging
@@ -66,26 +66,36 @@ def report(error: StreamerError) -> None:
 
 
 class Calm(logging.Filter):
-    """Lets one line of a kind (logger and message template) of the retrying libraries pass in `REPEAT_S` seconds.
+    """Lets one line of each retrying library pass in `REPEAT_S` seconds: the next ones tell the same in other words.
 
-    Their tracebacks are dropped: they show the library's loop, not what is wrong.
+    Their tracebacks are dropped: they show the library's loop, not what is wrong. So is what they say of a healthy
+    first start.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
         self._clock = clock
-        self._passed_at: dict[tuple[str, str], float] = {}
+        self._passed_at: dict[str, float] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Whether the record is printed."""
-        if record.name.partition(".")[0] not in _RETRYING:
+        library = record.name.partition(".")[0]
+        if library not in _RETRYING:
             return True
-        record.exc_info = record.exc_text = None
-        kind, now = (record.name, str(record.msg)), self._clock()
-        if now - self._passed_at.get(kind, -REPEAT_S) < REPEAT_S:
+        if _is_of_first_start(record):
             return False
-        self._passed_at[kind] = now
+        record.exc_info = record.exc_text = None
+        now = self._clock()
+        if now - self._passed_at.get(library, -REPEAT_S) < REPEAT_S:
+            return False
+        self._passed_at[library] = now
         return True
+
+
+def _is_of_first_start(record: logging.LogRecord) -> bool:
+    """A new broker makes its topic of group offsets when a group first asks, and says "not available" until then."""
+    line = record.getMessage()
+    return line.startswith("Group Coordinator Request failed") and "CoordinatorNotAvailable" in line
 
 
 def _shared(*, for_machines: bool) -> list[Processor]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 import structlog
+from aiokafka.errors import GroupCoordinatorNotAvailableError
 
 from streamer import logs
 from streamer.errors import BrokerError
@@ -76,6 +77,20 @@ def test_a_client_that_retries_is_heard_once_in_five_seconds() -> None:
         heard.append(calm.filter(_record("aiokafka.conn", "Unable to connect to node %s")))
         now[0] += 1.0
     assert [second for second, passed in enumerate(heard) if passed] == [0, 5, 10]
+
+
+def test_other_words_for_the_same_trouble_are_held_back_and_another_library_is_not() -> None:
+    calm = logs.Calm(clock=lambda: 0.0)
+    assert calm.filter(_record("aiokafka", "Unable to update metadata"))
+    assert not calm.filter(_record("aiokafka.conn", "Unable connect to node"))
+    assert calm.filter(_record("kafka.net.manager", "Connection failed"))
+
+
+def test_a_healthy_first_start_makes_no_error() -> None:
+    line = f"Group Coordinator Request failed: {GroupCoordinatorNotAvailableError()}"
+    calm = logs.Calm(clock=lambda: 0.0)
+    assert not calm.filter(_record("aiokafka.consumer.group_coordinator", line))
+    assert calm.filter(_record("aiokafka.consumer.group_coordinator", "Group Coordinator Request failed: [Error 7]"))
 
 
 def test_a_client_that_retries_prints_no_traceback() -> None:
