@@ -1,6 +1,7 @@
 """Positions and what they refer to: a state on disk and its changelog, offsets and the records behind them."""
 
 import asyncio
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -121,3 +122,58 @@ def test_changelog_made_anew_and_empty_leaves_the_only_state_alone(
         restore(settings, partition)
     assert partition.store is not None
     assert (partition.store.get(KEY), moved(partition.store)) == (b"on disk", [])
+
+
+# ---- offsets and the records behind them
+def delete_all(admin: KafkaAdminClient, topic: str, partitions: int) -> None:
+    """What retention does, at once and completely."""
+    admin.delete_records({TopicPartition(topic, n): -1 for n in range(partitions)})
+
+
+def last_words(process: WorkerProcess, code: int) -> str:
+    assert process.exit_code() == code, process.said
+    return process.said
+
+
+def test_signals_deleted_unread_are_done_without(deployment: Deployment, admin: KafkaAdminClient) -> None:
+    settings = deployment.settings
+    process = deployment.worker().wait_ready()
+    deployment.send([Click("c1", "ada", "mug", 1_760_000_000_000)])
+    deployment.wait_drained()
+    assert process.stop() == 0
+    put(settings, settings.signals_topic, b"never decoded", b"nor this")
+    delete_all(admin, settings.signals_topic, settings.partitions)
+    process.start().wait_ready()
+    assert process.said.count("retention deleted signals before they were read") == 1
+    deployment.send([Click("c2", "ada", "mug", 1_760_000_001_000)])
+    deployment.wait_drained()
+    assert process.stop() == 0
+
+
+def test_events_deleted_before_they_were_read_end_the_worker(deployment: Deployment, admin: KafkaAdminClient) -> None:
+    clicks = deployment.settings.topic("clicks")
+    process = deployment.worker().wait_ready()
+    deployment.send([Click("c1", "ada", "mug", 1_760_000_000_000)])
+    deployment.wait_drained()
+    process.freeze()
+    for n in (2, 3):  # a fetch that is under way takes the first of them
+        deployment.send([Click(f"c{n}", "ada", "mug", 1_760_000_000_000 + n)])
+    delete_all(admin, clicks, deployment.settings.partitions)
+    process.wake()
+    said = last_words(process, DELETED_UNREAD)
+    assert f"retention deleted records before they were read ({clicks}/" in said
+    assert "fetching failed" in said, "noticed at the next fetch, not at a rebalance"
+    assert "retention deleted records" in last_words(process.start(), DELETED_UNREAD)
+
+
+def test_position_beyond_the_end_of_a_topic_made_anew_ends_the_worker(
+    deployment: Deployment, admin: KafkaAdminClient
+) -> None:
+    clicks = deployment.settings.topic("clicks")
+    process = deployment.worker().wait_ready()
+    deployment.send([Click("c1", "ada", "mug", 1_760_000_000_000)])
+    deployment.wait_drained()
+    assert process.stop() == 0
+    make_anew(deployment.settings, admin, clicks)
+    said = last_words(process.start(), BAD_STATE)
+    assert re.search(rf"{clicks}/\d ends at 0, we stand at 1: was the topic made anew", said)

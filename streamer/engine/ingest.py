@@ -12,9 +12,10 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 import faust
+import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from mode import Service
 
 from streamer import metrics
@@ -22,8 +23,10 @@ from streamer.engine.exit import leave
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.merge import IDLE_MS, Buffer, merge
 from streamer.engine.partition import Take
-from streamer.errors import RetentionError
+from streamer.errors import RetentionError, StateError
 from streamer.settings import Settings
+
+log = structlog.get_logger(__name__)
 
 FETCH_BYTES: Final = 1 << 20  # a partition: twelve partitions of three topics hold 36 MB at most
 BUFFERED_BATCHES: Final = 4  # a topic is not fetched further while it has so many batches waiting
@@ -91,7 +94,7 @@ class Ingest(Service, ConsumerRebalanceListener):
             group_id=settings.group_id,
             group_instance_id=settings.instance_id or None,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # every position is sought: where there is none any more, nobody may skip on
             isolation_level="read_committed",
             max_partition_fetch_bytes=FETCH_BYTES,
             fetch_max_bytes=32 * FETCH_BYTES,
@@ -123,16 +126,32 @@ class Ingest(Service, ConsumerRebalanceListener):
         try:
             first = await self.consumer.beginning_offsets(list(assigned)) if assigned else {}
             positions = await self.handlers.acquire(assigned, first, self.consumer.committed)
-            _check_retention(positions, first)
             self._open_sources(positions)
             async with self._io:
-                for tp, offset in positions.items():
-                    self.consumer.seek(tp, offset)
+                await self._seek(positions)
             self._flow.set()
         except asyncio.CancelledError:
             raise
         except Exception as exc:
             leave("taking partitions over failed", exc)
+
+    async def _seek(self, positions: dict[TopicPartition, int]) -> None:
+        """Go on at these positions. Raises RetentionError or StateError for one where no record is or will be.
+
+        Signals are hints for the items' models: those that are gone are done without.
+        """
+        topics = list(positions)
+        if not topics:
+            return
+        first, end = await self.consumer.beginning_offsets(topics), await self.consumer.end_offsets(topics)
+        hints = {tp for tp in topics if tp.topic == self.settings.signals_topic}
+        check_positions({tp: at for tp, at in positions.items() if tp not in hints}, first, end)
+        check_positions({tp: max(positions[tp], first[tp]) for tp in hints}, first, end)
+        lost = sum(max(first[tp] - positions[tp], 0) for tp in hints)
+        if lost:
+            log.warning("retention deleted signals before they were read: going on without them", records=lost)
+        for tp, offset in positions.items():
+            self.consumer.seek(tp, max(offset, first[tp]))
 
     def _open_sources(self, positions: dict[TopicPartition, int]) -> None:
         self._sources, self._buffers = {}, {}
@@ -178,14 +197,27 @@ class Ingest(Service, ConsumerRebalanceListener):
         async with self._io:
             self._throttle()
             busy = any(buffer.records for buffer in self._buffers.values())
-            got = await self.consumer.getmany(
-                timeout_ms=10 if busy else POLL_MS, max_records=4 * self.settings.batch_records
-            )
-            if epoch != self.handlers.epoch() or not self._flow.is_set():
+            got = await self._get(10 if busy else POLL_MS, epoch)
+            if self._is_void(epoch):
                 return set()  # a rebalance came between: these will be read again by their owner
             for tp, records in got.items():
                 self._buffers[tp].records.extend(records)
             return {tp for tp in self._buffers if await self._has_more(tp)}
+
+    async def _get(self, timeout_ms: int, epoch: int) -> dict[TopicPartition, list[Any]]:
+        got: dict[TopicPartition, list[Any]] = {}
+        try:
+            got = await self.consumer.getmany(timeout_ms=timeout_ms, max_records=4 * self.settings.batch_records)
+        except OffsetOutOfRangeError as exc:
+            if not self._is_void(epoch):
+                await self._seek(exc.args[0])
+        except NoOffsetForPartitionError:
+            if not self._is_void(epoch):  # else it was assigned this moment, and is not sought yet
+                raise
+        return got
+
+    def _is_void(self, epoch: int) -> bool:
+        return epoch != self.handlers.epoch() or not self._flow.is_set()
 
     async def _has_more(self, tp: TopicPartition) -> bool:
         """Whether the broker has records of a topic partition that we did not fetch yet, as of its last answer."""
@@ -253,9 +285,21 @@ class Ingest(Service, ConsumerRebalanceListener):
             await asyncio.wait_for(self.consumer.stop(), 5)
 
 
-def _check_retention(positions: dict[TopicPartition, int], first: dict[TopicPartition, int]) -> None:
-    """Without this, auto_offset_reset would skip silently what retention deleted."""
-    gone = {tp: first[tp] - offset for tp, offset in positions.items() if offset < first[tp]}
+def check_positions(
+    positions: dict[TopicPartition, int], first: dict[TopicPartition, int], end: dict[TopicPartition, int]
+) -> None:
+    """Raise RetentionError for positions before the first record, StateError for those beyond the end."""
+    beyond = [
+        f"{tp.topic}/{tp.partition} ends at {end[tp]}, we stand at {at}"
+        for tp, at in sorted(positions.items())
+        if at > end[tp]
+    ]
+    if beyond:
+        raise StateError(
+            f"{'; '.join(beyond)}: was the topic made anew or cut off? Bring its records back,"
+            " or start anew under another STREAMER_APP_ID"
+        )
+    gone = {tp: first[tp] - at for tp, at in positions.items() if at < first[tp]}
     if gone:
         listed = ", ".join(f"{tp.topic}/{tp.partition}: {n}" for tp, n in sorted(gone.items()))
         raise RetentionError(
