@@ -185,7 +185,7 @@ def test_cosines_tell_how_far_a_vector_moved(published: list[float], now: list[f
 def test_what_a_slot_held_before_is_no_published_vector() -> None:
     users = allocate(2, SHAPE._replace(vector=2))
     users.vector[:] = 77
-    assert cosines(users, SLOTS, floats([1, -1])).tolist() == [1.0]  # what was there would make it 0
+    assert cosines(users, SLOTS, floats([1, 1])).tolist() == [0.0]
 
 
 def test_vectors_as_bytes_keep_their_direction() -> None:

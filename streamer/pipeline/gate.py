@@ -72,7 +72,7 @@ def vector_is_old(users: Users, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
 
 
 def cosines(users: Users, slots: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each published vector with the present one; 1 where one is null.
+    """Cosine of each published vector with the present one; 1 where one is null, 0 where none of this width went out.
 
     A null vector means that nothing was known of the user's items: getting to know them moves nobody.
     """
@@ -81,7 +81,8 @@ def cosines(users: Users, slots: NDArray[np.int64], vectors: NDArray[np.float32]
     new = vectors.astype(np.float64)
     norms = np.linalg.norm(old, axis=1), np.linalg.norm(new, axis=1)
     product = norms[0] * norms[1]
-    return np.where(product > 0, np.einsum("ij,ij->i", old, new) / np.where(product > 0, product, 1), 1.0)
+    cosine = np.einsum("ij,ij->i", old, new) / np.where(product > 0, product, 1)
+    return np.where(has_one | (norms[1] == 0), np.where(product > 0, cosine, 1.0), 0.0)
 
 
 def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
