@@ -203,12 +203,14 @@ def test_record_that_is_huge_when_unpacked_stops_nothing(rejected: Bin, codec: s
     """Brokers limit what is on the wire: of repeats, far more than that fits in, and may not fit into `rejected`."""
     value = click(session_id="a" * size)
     options = {"compression_type": codec, "max_request_size": 2 * size}
-    [place] = rejected.deployment.send([Record("clicks", b"bob", value)], **options)
+    [place] = rejected.deployment.send([Record("clicks", b"bob", value, (("trace", b"7"),))], **options)
     rejected.deployment.wait_drained()
     rejected.sent += 1
     found = rejected.find("clicks", place)
-    assert dict(found.headers)["reason"] == b"too_large"
-    assert (found.key, found.value) == ((b"bob", value) if size < REJECTED_MAX_BYTES else (None, None))
+    headers, fits = dict(found.headers), size < REJECTED_MAX_BYTES
+    assert (found.key, found.value, headers["trace"]) == (b"bob", value if fits else None, b"7")
+    assert headers["reason"] == b"too_large"
+    assert (b"left out here: value (" in headers["detail"]) is not fits
 
 
 def test_longest_names_fit_into_a_profile(rejected: Bin) -> None:
