@@ -200,7 +200,7 @@ class Partition:
         own_tags: dict[int, tuple[str, ...]] = {}
         for i in applied.tolist():
             if events[i].tags:
-                own_tags[int(items[i])] = (*own_tags.get(int(items[i]), ()), *events[i].tags)
+                signals_.join_tags(own_tags, int(items[i]), events[i].tags)
         self.outbox.add(
             signals_.Batch(
                 items[applied], batch.ts[applied], batch.weight[applied], folded.predecessors[applied], own_tags
