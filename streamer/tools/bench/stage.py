@@ -105,7 +105,7 @@ class Progress:
 
 @contextmanager
 def progress_of(settings: Settings) -> Iterator[Progress]:
-    """The progress of the group `app_id`."""
+    """The progress of the group `group_id`."""
     options = kafka_python_options(settings)
     consumer = KafkaConsumer(**options, isolation_level="read_committed", enable_auto_commit=False)
     try:

@@ -78,7 +78,7 @@ def build() -> faust.App:
     """The app: one agent over both event topics, one Table, one timer."""
     settings = load()
     app = faust.App(
-        settings.app_id,
+        settings.group_id,
         broker=f"kafka://{settings.brokers}",
         store="rocksdb://",
         datadir=settings.data_dir,
