@@ -16,7 +16,7 @@ from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
 from streamer.engine.heartbeat import Heartbeat
 from streamer.engine.held import Held
 from streamer.engine.shared import Shared
-from streamer.engine.store import POSITION, USER, Row, Store
+from streamer.engine.store import ITEM, POSITION, USER, Row, Store
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
@@ -97,7 +97,7 @@ class Partition:
         if raw is not None:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
-        for _, row in self._store.scan(b"i"):
+        for _, row in self._store.scan(ITEM):
             self.own_items.load(row)
         self.held.load(self._store)
 

@@ -85,11 +85,6 @@ class Feed:
             if user_id is not None and not readers:
                 self._by_user.pop(user_id, None)
 
-    @property
-    def read(self) -> bool:
-        """Whether anyone reads at all: with no reader, publishing can be left out."""
-        return bool(self._everyone or self._by_user)
-
     def publish(self, user_id: str, version: int, value: bytes) -> None:
         """Hand one profile, as it went to Kafka, to all who want it. Never waits."""
         readers = self._everyone | self._by_user.get(user_id, set())
