@@ -425,13 +425,6 @@ class TestFeed:
         assert reader.dropped
         assert [change.version for change in got if change] == list(range(feed.QUEUE))
 
-    def test_feed_knows_when_nobody_reads(self) -> None:
-        source = Feed()
-        assert not source.read
-        with source.subscribe("ann", None), source.subscribe(None, 1):
-            assert source.read
-        assert not source.read
-
 
 class TestMetrics:
     async def test_requests_are_counted_by_pattern_never_by_id(self, site: Site) -> None:
