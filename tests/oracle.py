@@ -111,9 +111,9 @@ class UserTruth:
 
     @property
     def recent_items(self) -> list[tuple[str, int, str]]:
-        """`(item_id, ts, kind)`, newest first; of equal times the later arrival first."""
+        """`(item_id, ts, kind)`, newest first; of equal times purchases, of equal kinds the later arrival first."""
         arrivals = reversed(self.events)
-        newest = sorted(arrivals, key=lambda event: event.ts, reverse=True)[: self.rules.recent_items]
+        newest = sorted(arrivals, key=lambda event: (event.ts, event.kind), reverse=True)[: self.rules.recent_items]
         return [(event.item_id, event.ts, event.kind) for event in newest]
 
     @property

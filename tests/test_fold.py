@@ -216,14 +216,25 @@ def test_predecessors_are_the_items_before_the_event_newest_first() -> None:
     assert folded.predecessors.shape == (2, PREDECESSORS)
 
 
+def test_of_equal_times_a_purchase_is_the_newer_whichever_topic_was_read_first() -> None:
+    bought, seen = purchase("p", "tent", T0), click("c", "mug", T0)
+    one_way, other_way = Line(), Line()
+    one_way.feed([seen])
+    one_way.feed(purchases=[bought])
+    other_way.feed(purchases=[bought])
+    other_way.feed([seen])
+    for line in (one_way, other_way):
+        assert [item.item_id for item in line.profile().recent_items] == ["tent", "mug"]
+
+
 def test_topics_are_folded_in_the_order_in_which_kafka_got_them() -> None:
     line = Line()
     line.feed(
         clicks=[click("a", "mug")._replace(timestamp=T0 + 1), click("b", "pan")._replace(timestamp=T0 + 3)],
         purchases=[purchase("c", "tent")._replace(timestamp=T0 + 2)],
     )
-    assert [item.item_id for item in line.profile().recent_items] == ["pan", "tent", "mug"]
     assert line.causes[0] == "b"
+    assert line.users.touched_at[0] == T0 + 3
 
 
 def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_backwards() -> None:
@@ -232,7 +243,8 @@ def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_back
         clicks=[click("a", "mug")._replace(timestamp=T0 + 5), click("b", "pan")._replace(timestamp=T0 + 1)],
         purchases=[purchase("c", "tent")._replace(timestamp=T0 + 2)],
     )
-    assert [item.item_id for item in line.profile().recent_items] == ["pan", "mug", "tent"]
+    assert [item.item_id for item in line.profile().recent_items] == ["tent", "pan", "mug"]
+    assert line.causes[0] == "b"
 
 
 def test_a_tag_too_many_pushes_the_weakest_out() -> None:

@@ -157,6 +157,17 @@ async def test_keyboard_alone_finds_a_person_and_the_reasons(visit: Visit) -> No
     await expect(visit.page.locator(".why").first).to_be_visible()
 
 
+async def test_places_of_the_page_never_take_away_what_is_being_typed(visit: Visit) -> None:
+    await visit.serve()
+    await visit.open()
+    field = visit.page.get_by_label("Find a person")
+    await field.fill("user-00")
+    await visit.page.evaluate(
+        "new Promise(done => { addEventListener('hashchange', done); location.hash = '#person' })"
+    )
+    await expect(field).to_have_value("user-00")
+
+
 async def test_hints_explain_the_words(visit: Visit) -> None:
     await visit.serve()
     await visit.open("user-0001")

@@ -145,10 +145,12 @@ def _spend(users, s, head, currency, micros):  # type: ignore[no-untyped-def]
 
 @njit(cache=True)
 def _add_recent(items, times, head, item, ts, kind):  # type: ignore[no-untyped-def]
-    """Insert by time, newest first; among equals the later arrival is the newer."""
+    """Insert by time, newest first; among equal times by kind, a topic each, so that it never matters which topic was
+    read first; among equal kinds the later arrival is the newer."""
     n = np.int64(head.counts[N_RECENT])
+    time = (ts << 8) | kind
     j = 0
-    while j < n and (times[j] >> 8) > ts:
+    while j < n and times[j] > time:
         j += 1
     if j == len(items):
         return
@@ -157,5 +159,5 @@ def _add_recent(items, times, head, item, ts, kind):  # type: ignore[no-untyped-
         items[k] = items[k - 1]
         times[k] = times[k - 1]
     items[j] = item
-    times[j] = (ts << 8) | kind
+    times[j] = time
     head.counts[N_RECENT] = n

@@ -50,7 +50,10 @@ $("find").addEventListener("submit", (event) => {
   const id = $("find-id").value.trim();
   if (id) choose(id);
 });
-addEventListener("hashchange", follow);
+addEventListener("hashchange", () => {
+  const anchor = location.hash && !location.hash.startsWith("#/"); // a place of the page, such as the skip link's
+  if (!anchor) follow();
+});
 setInterval(tick, 1000);
 
 follow();

@@ -17,7 +17,7 @@ let announced = 0;
 export function show(id, suggest) {
   close();
   document.title = id ? `${id} · streamer` : "streamer";
-  $("find-id").value = id ?? "";
+  if (document.activeElement !== $("find-id")) $("find-id").value = id ?? ""; // never take away what is being typed
   if (!id) return invite(suggest);
   const abort = new AbortController();
   shown = { id, parts: null, version: 0, abort, stop: () => {} };
