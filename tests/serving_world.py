@@ -9,6 +9,7 @@ import base64
 import random
 import socket
 import struct
+import tempfile
 import time
 from collections import Counter
 from contextlib import AbstractContextManager
@@ -239,8 +240,7 @@ class App(faust.App):
 
 def make_app(shop: Shop, settings: Settings, **options: float) -> faust.App:
     """A Faust app that serves the shop, not started."""
-
-    app = App("shop", broker="kafka://127.0.0.1:9", **faust_options(settings))
+    app = App("shop", broker="kafka://127.0.0.1:9", datadir=tempfile.gettempdir(), **faust_options(settings))
     install(app, shop, settings, **options)
     return app
 
