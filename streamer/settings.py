@@ -142,6 +142,11 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "INFO", "name", "one line per thing that an operator may want to know"
     )
+    failpoints: bool = option(
+        default=False,
+        unit="switch",
+        why="for fault tests only: the worker fails where the file `fail` in its data directory says",
+    )
 
     @field_validator("brokers")
     @classmethod

@@ -16,7 +16,7 @@ from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Feed, deployed
 from tests.worker_process import WorkerProcess
 
-STEPS = ("before_begin", "after_send", "before_commit", "after_commit")
+STEPS = ("after_cut", "after_begin", "after_send", "after_acks", "after_offsets", "after_commit")
 KILLED, FENCED = -9, 75
 RATE = 300.0  # events a second: some in every checkpoint, and cheap to replay
 SOME = 300  # events: a second's worth
@@ -61,13 +61,13 @@ def share(fleet: Deployment, *workers: WorkerProcess) -> None:
     fleet.until(shared, lambda: f"{len(workers)} workers sharing: {[owned(process) for process in workers]}")
 
 
-def fail_at(fleet: Deployment, process: WorkerProcess, step: str, *, freeze: bool = False) -> None:
+def fail_at(fleet: Deployment, process: WorkerProcess, step: str, action: str = "kill") -> None:
     """Wait until a worker has failed at a step of a checkpoint."""
     assert fleet.ends is not None
     ends = len(fleet.ends)
-    process.fail_at(step, freeze=freeze)
+    process.fail_at(step, action)
     fleet.until(lambda: process.has_failed, f"a checkpoint that comes to {step}")
-    fleet.until(lambda: freeze or len(fleet.ends or ()) > ends, "the end of the process")
+    fleet.until(lambda: action == "freeze" or len(fleet.ends or ()) > ends, "the end of the process")
 
 
 def test_kill_between_any_two_steps_of_a_checkpoint_costs_nothing(fleet: Deployment) -> None:
@@ -105,12 +105,12 @@ def test_workers_that_come_and_go_in_order_cost_nothing(fleet: Deployment) -> No
     assert fleet.ends == []
 
 
-@pytest.mark.parametrize("step", ["before_commit", pytest.param("after_send", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("step", ["after_offsets", pytest.param("after_acks", marks=pytest.mark.slow)])
 def test_worker_that_wakes_inside_a_transaction_of_the_past_cannot_commit_it(fleet: Deployment, step: str) -> None:
     one, two = fleet.worker("one"), fleet.worker("two")
     share(fleet, one, two)
     with Feed(fleet, RATE):
-        fail_at(fleet, one, step, freeze=True)
+        fail_at(fleet, one, step, "freeze")
         share(fleet, two)
         fleet.wait_progress(SOME)
         one.wake()

@@ -42,7 +42,7 @@ class WorkerProcess:
     def __init__(self, data_dir: Path, log: Path, **settings: Any) -> None:
         self.data_dir, self.log = data_dir, log
         self.port = free_port()
-        self._environment = environment(data_dir=data_dir, http_port=self.port, **settings)
+        self._environment = environment(data_dir=data_dir, http_port=self.port, **{"failpoints": True} | settings)
         self._process: subprocess.Popen[bytes] | None = None
         self._log_begins = 0
         self.is_wanted = False  # started, and not stopped or killed since
@@ -150,11 +150,15 @@ class WorkerProcess:
         """SIGCONT."""
         self._signal(signal.SIGCONT)
 
-    def fail_at(self, step: str, *, freeze: bool = False) -> None:
-        """It kills (or freezes) itself at a step of its next checkpoint: before_begin, after_send, before_commit, …"""
+    def fail_at(self, step: str, action: str = "kill") -> None:
+        """It kills or freezes itself, raises, or holds, when it comes to a step: see streamer/engine/failpoint.py."""
         draft = self.data_dir / "fail.new"
-        draft.write_text(f"freeze {step}" if freeze else step)
+        draft.write_text(f"{action} {step}")
         draft.rename(self.data_dir / "fail")
+
+    def let_go(self) -> None:
+        """End what `fail_at` holds, or take it back."""
+        (self.data_dir / "fail").unlink(missing_ok=True)
 
     @property
     def has_failed(self) -> bool:

@@ -71,7 +71,7 @@ class Checkpointer:
                 self.closed = last
                 start = time.perf_counter()
                 effects = partition.cut()
-            self._failpoint("before_begin")
+            self._failpoint("after_cut")
             await self._write(effects)
             self._account(effects, time.perf_counter() - start)
             return len(effects.rows)
@@ -80,6 +80,7 @@ class Checkpointer:
         producer, number, settings = self.producer, self.partition.number, self.settings
         topic = settings.topic
         await producer.begin_transaction()
+        self._failpoint("after_begin")
         with metrics.stage("send"):
             sent = [
                 *await self._send(topic("profiles"), number, self._profiles(effects.publications)),
@@ -89,11 +90,12 @@ class Checkpointer:
             for owner, value in effects.signals:
                 sent += await self._send(settings.signals_topic, owner, [Outgoing(None, value)])
             rows = await self._send(settings.changelog_topic, number, (Outgoing(*row) for row in effects.rows))
+            self._failpoint("after_send")
             acknowledged = await asyncio.gather(*[future for future, _ in sent], *[future for future, _ in rows])
-        self._failpoint("after_send")
+        self._failpoint("after_acks")
         with metrics.stage("commit"):
             await producer.send_offsets_to_transaction(self._offsets(effects), settings.group_id)
-            self._failpoint("before_commit")
+            self._failpoint("after_offsets")
             await producer.commit_transaction()
         self._failpoint("after_commit")
         with metrics.stage("store"):

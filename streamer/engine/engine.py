@@ -6,12 +6,9 @@ rows. Only then is anything read.
 """
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 from aiokafka import AIOKafkaProducer, TopicPartition
@@ -21,6 +18,7 @@ from streamer.engine.cache import CacheFullError
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.checkpoint import Checkpointer
 from streamer.engine.exit import leave
+from streamer.engine.failpoint import Failpoint
 from streamer.engine.ingest import Batch
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition, Take
@@ -65,7 +63,7 @@ class Engine:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
-        self._failpoint = Failpoint(settings.data_dir / "fail")
+        self._failpoint = Failpoint(settings)
 
     # ---- rebalance
     async def acquire(
@@ -83,6 +81,7 @@ class Engine:
         await asyncio.gather(*(self._open(p) for p in self.partitions.values()))
         origin = await asyncio.to_thread(changelog_origin, self.settings)
         restore = Restore(self.settings, origin, list(self.partitions.values()), self._progress)
+        await self._failpoint.hold("restoring")
         await restore.run()
         self.reason = "reading the catalogue"
         await self.reader.loaded.wait()
@@ -149,6 +148,7 @@ class Engine:
             partitions, self.partitions = self.partitions, {}
             writers, self._checkpointers = self._checkpointers, {}
             self.reader.named = {}
+            await self._failpoint.hold("releasing")
             opened = [writers[n] for n, p in partitions.items() if p.position.next]
             await asyncio.gather(*(self._checkpoint(writer, last=True) for writer in opened))
             for number, partition in partitions.items():
@@ -233,6 +233,7 @@ class Engine:
             try:
                 _check_order(partition, batch.takes)
                 change(partition)
+                self._failpoint("mid_batch")
                 for take in batch.takes:
                     partition.advance(take)
             except CacheFullError:
@@ -257,21 +258,3 @@ async def _close(partition: Partition, writer: Checkpointer | None) -> None:
     if writer is not None:
         writer.closed = True
         await writer.producer.stop()
-
-
-class Failpoint:
-    """For fault tests: at the checkpoint's step that the file names, once, the process kills itself, or after `freeze`
-    stands still.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def __call__(self, step: str) -> None:
-        """The checkpoint has come to `step`."""
-        if not self._path.exists():
-            return
-        *freeze, wanted = self._path.read_text().split()
-        if wanted == step:
-            self._path.unlink()
-            os.kill(os.getpid(), signal.SIGSTOP if freeze else signal.SIGKILL)
