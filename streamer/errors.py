@@ -47,8 +47,8 @@ class StateError(StreamerError):
 
 
 class RetentionError(StreamerError):
-    """Kafka's retention deleted events before they were read. Raise the topic's retention.ms; to go on without them,
-    start under another STREAMER_APP_ID.
+    """Kafka's retention deleted events before they were read. Raise the topic's retention.ms; `streamer reset` goes on
+    without them.
     """
 
     exit_code = 7

@@ -53,6 +53,11 @@ LAG_RECORDS = Gauge(
 LAG_SECONDS = Gauge(
     "streamer_lag_seconds", "Age of the oldest record that is fetched and not handed on; 0: none.", registry=REGISTRY
 )
+FETCHED_BYTES = Gauge(
+    "streamer_fetched_bytes",
+    "Memory taken by records that are fetched and not applied; half of STREAMER_FETCH_BUFFER_MB at most.",
+    registry=REGISTRY,
+)
 BATCH_RECORDS = Histogram(
     "streamer_batch_records", "Records in one batch handed to the pipeline.", buckets=BATCH_EDGES, registry=REGISTRY
 )
@@ -101,8 +106,21 @@ RESTORE_ROWS = Counter("streamer_restore_rows_total", "Rows of state restored fr
 RESTORE_REMAINING = Gauge(
     "streamer_restore_remaining_records", "Changelog records that are still to be restored.", registry=REGISTRY
 )
+RESTORE_SECONDS_LEFT = Gauge(
+    "streamer_restore_seconds_left", "Time that the rest of a restore takes at its rate so far.", registry=REGISTRY
+)
 REBALANCES = Counter("streamer_rebalances_total", "Assignments of partitions to this worker.", registry=REGISTRY)
 PARTITIONS_OWNED = Gauge("streamer_partitions_owned", "Partitions that this worker owns.", registry=REGISTRY)
+STALLED_SECONDS = Gauge(
+    "streamer_stalled_seconds",
+    "How long work has waited without a step forward; 0 while something moves or nothing waits.",
+    registry=REGISTRY,
+)
+STALLS = Counter(
+    "streamer_stalls_total",
+    "Times that liveness failed because nothing moved for STREAMER_STALL_MS.",
+    registry=REGISTRY,
+)
 READY = Gauge("streamer_ready", "1 when this worker answers for its partitions, else 0.", registry=REGISTRY)
 
 # HTTP

@@ -75,11 +75,25 @@ class Settings(BaseSettings):
     batch_records: int = option(
         5000, "records", "about 25 ms of work: the event loop stays responsive", ge=1, le=100_000
     )
+    fetch_buffer_mb: int = option(
+        128,
+        "MiB",
+        "what is fetched and not applied yet, however large the records; enough for 100,000 events of 150 bytes",
+        ge=8,
+        le=65_536,
+    )
     checkpoint_ms: Milliseconds = option(
         500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000
     )
     checkpoint_rows: int = option(
         5000, "rows", "a partition's checkpoint starts early at this many, so that no cut blocks for long", ge=1
+    )
+
+    stall_ms: int = option(
+        120_000,
+        "ms",
+        "work that makes no progress for this long ends the worker (exit code 75); a group may take 60 s to rebalance",
+        ge=5000,
     )
 
     # Bad input

@@ -1,7 +1,6 @@
 """Positions and what they refer to: a state on disk and its changelog, offsets and the records behind them."""
 
 import asyncio
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import pytest
 from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from streamer.engine.ingest import check_positions
 from streamer.engine.partition import Partition
 from streamer.engine.restore import Restore
 from streamer.engine.shared import shared_state
@@ -166,14 +166,23 @@ def test_events_deleted_before_they_were_read_end_the_worker(deployment: Deploym
     assert "retention deleted records" in last_words(process.start(), DELETED_UNREAD)
 
 
-def test_position_beyond_the_end_of_a_topic_made_anew_ends_the_worker(
+def test_topic_made_anew_and_longer_than_our_position_ends_the_worker(
     deployment: Deployment, admin: KafkaAdminClient
 ) -> None:
-    clicks = deployment.settings.topic("clicks")
+    settings = deployment.settings
+    clicks = settings.topic("clicks")
     process = deployment.worker().wait_ready()
     deployment.send([Click("c1", "ada", "mug", 1_760_000_000_000)])
     deployment.wait_drained()
     assert process.stop() == 0
-    make_anew(deployment.settings, admin, clicks)
+    make_anew(settings, admin, clicks)
+    deployment.send([Click(f"d{n}", "ada", "mug", 1_760_000_001_000 + n) for n in range(3)])
     said = last_words(process.start(), BAD_STATE)
-    assert re.search(rf"{clicks}/\d ends at 0, we stand at 1: was the topic made anew", said)
+    assert f"{clicks} was deleted and made anew since we read it" in said
+    assert "`streamer reset --to earliest --topic clicks`" in said
+
+
+def test_position_beyond_the_end_of_a_topic_is_refused() -> None:
+    place = TopicPartition("clicks", 0)
+    with pytest.raises(StateError, match=r"clicks/0 ends at 3, we stand at 5: was .* `streamer reset`"):
+        check_positions({place: 5}, {place: 0}, {place: 3})

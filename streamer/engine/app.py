@@ -16,12 +16,14 @@ from streamer.engine import warmup
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.engine import Engine
 from streamer.engine.exit import leave
-from streamer.engine.ingest import CHANNEL_BATCHES, Batch, Group, Handlers, Ingest
+from streamer.engine.fetching import Batch, Group
+from streamer.engine.ingest import CHANNEL_BATCHES, Handlers, Ingest
 from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
 from streamer.engine.topics import rejected_bytes, require_topics
 from streamer.engine.view import LastPublished, View
+from streamer.engine.watchdog import Watchdog, work_of
 from streamer.errors import SettingsError
 from streamer.events import KINDS
 from streamer.serving.feed import Feed
@@ -130,12 +132,14 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     ]
     handlers = Handlers(engine.acquire, engine.release, lambda: engine.epoch)
     ingest = Ingest(app, settings, groups, handlers)
+    watchdog = Watchdog(settings.stall_ms / 1000, lambda: work_of(engine, ingest))
+    app.service(watchdog)
     app.service(reader)
     app.service(ingest)
     _agent(app, "events", events, engine.take_events)
     _agent(app, "items", items, engine.take_items)
     _agent(app, "signals", signals, engine.take_signals)
-    install(app, View(settings, engine, ingest, feed, last), settings)
+    install(app, View(settings, engine, ingest, feed, last, watchdog), settings)
     return app
 
 
@@ -146,6 +150,7 @@ def _agent(app: faust.App, name: str, channel: Any, take: Callable[[Batch], Awai
         async for batch in stream:
             try:
                 await take(batch)
+                batch.done()
             except Exception as exc:
                 leave("an agent failed", exc)  # Faust would restart the agent and drop the batch
             await asyncio.sleep(0)  # a channel that is never empty would not let checkpoints and heartbeats in

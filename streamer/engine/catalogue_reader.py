@@ -50,6 +50,11 @@ class CatalogueReader(Service):
         self._consumer: Any = None
         self._partitions: list[TopicPartition] = []
 
+    @property
+    def records_read(self) -> int:
+        """How far it has read, all partitions together: grows with every step."""
+        return sum(self._applied.values())
+
     async def on_start(self) -> None:
         """Find the partitions and start reading."""
         self._consumer = AIOKafkaConsumer(

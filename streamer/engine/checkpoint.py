@@ -18,25 +18,16 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
 from streamer.engine.partition import Effects, Partition
 from streamer.engine.topics import HEADERS_BYTES
+from streamer.engine.transactions import Headers, Outgoing, send
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
-
-Headers = list[tuple[str, bytes]]
-
-
-class Outgoing(NamedTuple):
-    """One record to send."""
-
-    key: bytes | None
-    value: bytes | None
-    headers: Headers = []  # noqa: RUF012 - never changed
 
 
 class Checkpointer:
@@ -83,13 +74,13 @@ class Checkpointer:
         self._failpoint("after_begin")
         with metrics.stage("send"):
             sent = [
-                *await self._send(topic("profiles"), number, self._profiles(effects.publications)),
-                *await self._send(settings.models_topic, number, (Outgoing(*model) for model in effects.models)),
-                *await self._send(topic("rejected"), number, map(self._rejected, effects.rejected)),
+                *await send(producer, topic("profiles"), number, self._profiles(effects.publications)),
+                *await send(producer, settings.models_topic, number, (Outgoing(*model) for model in effects.models)),
+                *await send(producer, topic("rejected"), number, map(self._rejected, effects.rejected)),
             ]
             for owner, value in effects.signals:
-                sent += await self._send(settings.signals_topic, owner, [Outgoing(None, value)])
-            rows = await self._send(settings.changelog_topic, number, (Outgoing(*row) for row in effects.rows))
+                sent += await send(producer, settings.signals_topic, owner, [Outgoing(None, value)])
+            rows = await send(producer, settings.changelog_topic, number, (Outgoing(*row) for row in effects.rows))
             self._failpoint("after_send")
             acknowledged = await asyncio.gather(*[future for future, _ in sent], *[future for future, _ in rows])
         self._failpoint("after_acks")
@@ -107,25 +98,6 @@ class Checkpointer:
         return {
             TopicPartition(self.settings.topic(name), number): offset for name, offset in effects.position.next.items()
         }
-
-    async def _send(self, topic: str, partition: int, records: Iterable[Outgoing]) -> list[tuple[Any, int]]:
-        """Whole record batches straight to a partition; returns for each its delivery and how many records it has."""
-        deliveries = []
-        builder, count = self.producer.create_batch(), 0
-        for record in records:
-            if not _append(builder, record):
-                deliveries.append((await self._ship(builder, topic, partition), count))
-                builder, count = self.producer.create_batch(), 0
-                if not _append(builder, record):
-                    raise RuntimeError(f"a record of {len(record.value or b'')} bytes for {topic} does not fit a batch")
-            count += 1
-        if count:
-            deliveries.append((await self._ship(builder, topic, partition), count))
-        return deliveries
-
-    async def _ship(self, builder: Any, topic: str, partition: int) -> Any:
-        builder.close()
-        return await self.producer.send_batch(builder, topic, partition=partition)
 
     def _profiles(self, publications: Sequence[tuple[bytes, Publication]]) -> Iterable[Outgoing]:
         """CloudEvents in binary mode: the attributes are headers, the value is the profile itself."""
@@ -193,7 +165,3 @@ class Checkpointer:
 def _size(record: Outgoing) -> int:
     own = sum(len(name) + len(value or b"") for name, value in record.headers)
     return len(record.key or b"") + len(record.value or b"") + own
-
-
-def _append(builder: Any, record: Outgoing) -> bool:
-    return builder.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is not None

@@ -1,17 +1,12 @@
-"""The engine: opens partitions and gives them up, applies batches to them, and checkpoints them.
-
-Opening, in this order: InitProducerId fences every older owner and waits until its last transaction is decided; then
-the store is brought up to the changelog; then the partition's position is known, from the same transaction as its
-rows. Only then is anything read.
-"""
+"""The engine: has partitions opened and gives them up, applies batches to them, and checkpoints them."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
-from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka import TopicPartition
 
 from streamer import metrics
 from streamer.engine.cache import CacheFullError
@@ -19,14 +14,12 @@ from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.checkpoint import Checkpointer
 from streamer.engine.exit import leave
 from streamer.engine.failpoint import Failpoint
-from streamer.engine.ingest import Batch
-from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.fetching import Batch
+from streamer.engine.opening import Committed, Opening
 from streamer.engine.partition import Partition, Take
-from streamer.engine.restore import Restore
 from streamer.engine.shared import Shared
-from streamer.engine.store import Store, shared_cache
-from streamer.engine.topics import changelog_origin
-from streamer.errors import StateError
+from streamer.engine.store import shared_cache
+from streamer.engine.transactions import partition_producer
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
 
@@ -37,9 +30,6 @@ log = structlog.get_logger(__name__)
 SOONEST_MS, MS_A_ROW = 5.0, 0.1
 IDLE_MS = 250  # how often we look for held-back changes that are due
 AT_ONCE = 3  # checkpoints: twelve at once blocked the loop for seconds under load, one at a time leaves the broker idle
-BATCH_BYTES = 1 << 20  # of produced batches: one after another leaves for a partition, each takes a round trip
-REQUEST_BYTES = 16 << 20  # a rejected record may be as large as its topic allows
-TRANSACTION_TIMEOUT_MS = 60_000  # an owner that vanished inside a transaction holds readers up for at most this long
 
 
 class Engine:
@@ -56,7 +46,8 @@ class Engine:
         self.settings, self.shared, self.reader = settings, shared, reader
         self.partitions: dict[int, Partition] = {}
         self.epoch = 0  # +1 at every release: what was fetched before is void
-        self.ready, self.reason = False, "joining the group"
+        self.ready, self._reason = False, "joining the group"
+        self.opening: Opening | None = None  # while partitions are being opened
         self._published, self._rejected_bytes = published, rejected_bytes
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
@@ -70,78 +61,44 @@ class Engine:
         self,
         assigned: set[TopicPartition],
         first: dict[TopicPartition, int],
-        committed: Callable[[TopicPartition], Awaitable[int | None]],
+        committed: Committed,
     ) -> dict[TopicPartition, int]:
         """Open the partitions of `assigned` and bring them up to date; returns where to read on."""
         numbers = sorted({tp.partition for tp in assigned})
         start = time.monotonic()
-        self.reason = f"opening {len(numbers)} partitions"
         self.partitions = {n: Partition(n, self.shared) for n in numbers}
+        self._checkpointers = {n: self._checkpointer(p) for n, p in self.partitions.items()}
         metrics.PARTITIONS_OWNED.set(len(numbers))
-        await asyncio.gather(*(self._open(p) for p in self.partitions.values()))
-        origin = await asyncio.to_thread(changelog_origin, self.settings)
-        restore = Restore(self.settings, origin, list(self.partitions.values()), self._progress)
-        await self._failpoint.hold("restoring")
-        await restore.run()
-        self.reason = "reading the catalogue"
-        await self.reader.loaded.wait()
-        for partition in self.partitions.values():
-            partition.load()
-        positions = {tp: await self._position(tp, first, committed) for tp in assigned}
+        opening = Opening(self.settings, self.reader, self.partitions, self._block_cache, self._failpoint)
+        self.opening = opening
+        producers = {n: writer.producer for n, writer in self._checkpointers.items()}
+        positions = await opening.run(producers, first, committed)
         self.reader.named = {n: p.named for n, p in self.partitions.items()}
         self._set_ready()
         for writer in self._checkpointers.values():
             keeper = asyncio.create_task(self._keep(writer))
             self._keepers.add(keeper)
             keeper.add_done_callback(self._keepers.discard)
-        log.info("ready", partitions=numbers, restored_rows=restore.rows, seconds=round(time.monotonic() - start, 2))
+        seconds = round(time.monotonic() - start, 2)
+        log.info("ready", partitions=numbers, restored_rows=opening.restored_rows, seconds=seconds)
         return positions
 
-    async def _open(self, partition: Partition) -> None:
-        producer = AIOKafkaProducer(
-            **aiokafka_options(self.settings),
-            transactional_id=f"{self.settings.group_id}-{partition.number}",
-            transaction_timeout_ms=TRANSACTION_TIMEOUT_MS,
-            max_batch_size=BATCH_BYTES,
-            max_request_size=REQUEST_BYTES,
-            linger_ms=0,
-            request_timeout_ms=30_000,
-        )
-        self._checkpointers[partition.number] = Checkpointer(
-            partition, producer, self.settings, self._publish, self._failpoint, self._rejected_bytes
-        )
-        await producer.start()  # InitProducerId: from here on no older owner can commit
-        path = self.settings.data_dir / self.settings.group_id / str(partition.number)
-        partition.store = Store(path, self._block_cache)
+    def _checkpointer(self, partition: Partition) -> Checkpointer:
+        producer = partition_producer(self.settings, partition.number)
+        return Checkpointer(partition, producer, self.settings, self._publish, self._failpoint, self._rejected_bytes)
 
-    async def _position(
-        self,
-        tp: TopicPartition,
-        first: dict[TopicPartition, int],
-        committed: Callable[[TopicPartition], Awaitable[int | None]],
-    ) -> int:
-        """The changelog's word wins over the group's: it was written with the rows."""
-        partition, topic = self.partitions[tp.partition], tp.topic.removeprefix(self.settings.topic_prefix)
-        if topic not in partition.position.next:
-            group = await committed(tp)
-            if group is not None and not partition.position.checkpoint:
-                raise StateError(
-                    f"{tp.topic}/{tp.partition} was read up to {group}, but {self.settings.changelog_topic} knows"
-                    " nothing of it: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID"
-                )
-            partition.position.next[topic] = partition.saved[topic] = first[tp] if group is None else group
-        return partition.position.next[topic]
-
-    def _progress(self, done: int, total: int) -> None:
-        self.reason = f"restoring {len(self.partitions)} partitions, {100 * done // max(total, 1)} %"
+    @property
+    def reason(self) -> str:
+        """In words: what we wait for, or that we are ready."""
+        return self._reason if self.opening is None else self.opening.doing
 
     def _set_ready(self) -> None:
-        self.ready, self.reason = True, "ready"
+        self.ready, self.opening, self._reason = True, None, "ready"
         metrics.READY.set(1)
 
     async def release(self) -> None:
         """Checkpoint, close, forget. Ingest has stopped the flow and ended a running `acquire`."""
-        self.ready, self.reason = False, "rebalancing"
+        self.ready, self.opening, self._reason = False, None, "rebalancing"
         metrics.READY.set(0)
         self.epoch += 1
         async with self._releasing:  # a stop and a rebalance can meet: the second waits for the first

@@ -16,6 +16,10 @@ SOFTWARE: Final = 70  # sysexits.h EX_SOFTWARE: a broken invariant, or a fault t
 TEMPORARY: Final = 75  # EX_TEMPFAIL: start again
 
 
+class StalledError(Exception):
+    """There is work, and nothing moves: a fresh start may help where waiting did not."""
+
+
 def leave(what: str, exc: BaseException) -> NoReturn:
     """End the process at once, without committing anything more; says what happened and what comes next."""
     if isinstance(exc, ProducerFenced):
@@ -24,6 +28,9 @@ def leave(what: str, exc: BaseException) -> NoReturn:
     elif isinstance(exc, StreamerError):
         log.error(str(exc), during=what)
         code = exc.exit_code
+    elif isinstance(exc, StalledError):
+        log.error("no progress: leaving without a commit; start the worker again", during=what, reason=str(exc))
+        code = TEMPORARY
     elif isinstance(exc, KafkaError):
         log.error("Kafka failed: leaving without a commit; start the worker again", during=what, reason=repr(exc))
         code = TEMPORARY

@@ -54,6 +54,7 @@ class Position(msgspec.Struct, array_like=True):
     newest_ts: dict[str, int]  # by topic: newest ts accepted, ms
     signals: int = 0  # ever learned from
     checkpoint: int = 0
+    topic_ids: dict[str, str] = {}  # by topic: Kafka's own id of the one that the offsets are of
 
 
 class Effects(NamedTuple):

@@ -192,6 +192,12 @@ def changelog_origin(settings: Settings) -> Origin:
     return Origin(cluster, settings.changelog_topic, str(topic.get("topic_id", NO_ID)))
 
 
+def topic_ids(settings: Settings, names: list[str]) -> dict[str, str]:
+    """Kafka's own id of each topic: another one after the topic was deleted and made anew; NO_ID before Kafka 2.8."""
+    with admin_client(settings) as admin:
+        return {topic["name"]: str(topic.get("topic_id", NO_ID)) for topic in _describe(admin, names)}
+
+
 def describe(differences: Iterable[Difference], severity: Severity) -> list[str]:
     """A line for each distinct problem of this severity, naming all topics that have it."""
     return grouped((each.topic, each.problem) for each in differences if each.severity == severity)

@@ -14,6 +14,7 @@ from streamer.engine.ingest import Ingest
 from streamer.engine.partition import Partition
 from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
+from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
 from streamer.pipeline import publish
 from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, unpack
@@ -59,9 +60,17 @@ class LastPublished:
 class View:
     """Implements `serving.view.WorkerView`."""
 
-    def __init__(self, settings: Settings, engine: Engine, ingest: Ingest, feed: Feed, last: LastPublished) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine,
+        ingest: Ingest,
+        feed: Feed,
+        last: LastPublished,
+        watchdog: Watchdog,
+    ) -> None:
         self._settings, self._engine, self._ingest, self._feed = settings, engine, ingest, feed
-        self._last = last
+        self._last, self._watchdog = last, watchdog
         # Two slots: a column of one has another memory layout for numba, which would compile everything once more.
         self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
         self._started_at = time.time_ns() // 1_000_000
@@ -84,13 +93,11 @@ class View:
         return self._read(partition, self._scratch, 0, user_id)
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:
-        slots = np.array([slot], np.int64)
         if users.head["counts"][slot, N_SEEN] == 0:
             return None  # a blank slot: all that came of this user was turned away
-        world = partition.world._replace(users=users)
-        reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
         why = self._last.why(user_id, int(users.head["version"][slot]))
-        return publish.profile(reading, 0, user_id, why.changed, why.cause)
+        profile = publish.profile(partition.world._replace(users=users), slot, user_id)
+        return msgspec.structs.replace(profile, changed=why.changed, cause=why.cause)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)
@@ -112,8 +119,9 @@ class View:
         return self._engine.ready, self._engine.reason
 
     def liveness(self) -> tuple[bool, str]:
-        """The event loop answers; what cannot go on ends the process by itself."""
-        return True, "alive"
+        """Whether work moves; what stands still ends the process a little later."""
+        stalled = self._watchdog.stalled
+        return not stalled, stalled or "alive"
 
     def status(self) -> Status:
         """The worker at a glance."""
