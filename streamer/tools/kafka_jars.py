@@ -7,6 +7,7 @@ it stopped. With a complete cache there is no network access at all.
 
 To move to another version, change KAFKA_VERSION and run
 `python -m streamer.tools.kafka_jars > kafka_jars.new && mv kafka_jars.new streamer/tools/kafka_jars.lock`.
+Other programs on the same version have lock files of their own: give the coordinates of their roots as arguments.
 """
 
 import hashlib
@@ -34,6 +35,7 @@ ROOTS = (
     # it would bring in the client of Kafka 3.8.
     "org.apache.logging.log4j:log4j-slf4j-impl:2.24.3!",
 )
+LOCK = Path(__file__).with_suffix(".lock")
 ATTEMPTS = 3  # a connection that breaks off in the middle is common, three in a row are an outage
 TIMEOUT_S = 15  # to connect, and between two pieces: longer looks like a hang, and a slow line still sends something
 CONNECTIONS = 4  # most jars are small, so that round trips dominate; more gain nothing
@@ -66,9 +68,9 @@ class Jar(NamedTuple):
             return False
 
 
-def locked_jars() -> list[Jar]:
-    """All jars of the broker's class path, in its order."""
-    lines = Path(__file__).with_suffix(".lock").read_text("utf-8").splitlines()
+def locked_jars(lock: Path = LOCK) -> list[Jar]:
+    """All jars of a class path, in its order; default: the broker's."""
+    lines = lock.read_text("utf-8").splitlines()
     return [Jar(sha256, int(size), coordinate) for sha256, size, coordinate in map(str.split, lines)]
 
 
@@ -80,23 +82,24 @@ def default_cache() -> Path:
     return Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "streamer"
 
 
-def jar_dir(cache: Path | None = None) -> Path:
+def jar_dir(cache: Path | None = None, lock: Path = LOCK) -> Path:
     """Where this version's jars are kept in `cache`."""
-    return (cache or default_cache()) / f"kafka-{KAFKA_VERSION}"
+    return (cache or default_cache()) / f"{lock.stem.removesuffix('_jars')}-{KAFKA_VERSION}"
 
 
-def install(cache: Path | None = None, repositories: Mapping[str, str] | None = None) -> list[Path]:
+def install(cache: Path | None = None, repositories: Mapping[str, str] | None = None, lock: Path = LOCK) -> list[Path]:
     """The class path of Apache Kafka, fetched and mended as needed.
 
     Args:
         cache: where jars are kept; default `default_cache()`.
         repositories: name to URL of the Maven repositories to ask instead of the central one.
+        lock: names the jars; default: the broker's.
 
     Raises:
         BrokerError: jars are missing and cannot be fetched.
         DataDirError: the cache cannot be written.
     """
-    home, jars = jar_dir(cache), locked_jars()
+    home, jars = jar_dir(cache, lock), locked_jars(lock)
     paths = [home / jar.file_name for jar in jars]
     if not _broken(home, jars):
         return paths
@@ -166,7 +169,7 @@ def _fetch(jar: Jar, home: Path, maven: MavenContext) -> None:
         if jar.is_intact(fetched):
             fetched.replace(home / jar.file_name)
             return
-        why = "its SHA-256 is not the one in kafka_jars.lock"
+        why = "its SHA-256 is not the locked one"
     raise BrokerError(
         f"cannot download Apache Kafka {KAFKA_VERSION}: {jar.coordinate}: {why}. It is needed once: connect this "
         f"machine to the internet and start again, or copy {home} from a machine that has it"
@@ -196,11 +199,11 @@ def _progress(total_bytes: int) -> Iterator[ProgressOfFile]:
         yield of_file
 
 
-def resolve_lock() -> Iterator[str]:
-    """Lines of a new lock file: all jars that ROOTS need at run time. Downloads POMs and jars."""
+def resolve_lock(roots: Iterable[str] = ROOTS) -> Iterator[str]:
+    """Lines of a new lock file: all jars that `roots` need at run time. Downloads POMs and jars."""
     with TemporaryDirectory() as staging:
         maven = _maven(Path(staging), None)
-        inputs, transitive = maven.resolver.resolve([maven.create_dependency(root) for root in ROOTS])
+        inputs, transitive = maven.resolver.resolve([maven.create_dependency(root) for root in roots])
         for dependency in [*inputs, *transitive]:
             jar = dependency.artifact.resolve().read_bytes()
             name = f"{dependency.groupId}:{dependency.artifactId}:{dependency.version}"
@@ -208,4 +211,4 @@ def resolve_lock() -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.stdout.writelines(f"{line}\n" for line in resolve_lock())
+    sys.stdout.writelines(f"{line}\n" for line in resolve_lock(sys.argv[1:] or ROOTS))
