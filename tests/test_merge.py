@@ -7,7 +7,8 @@ from typing import NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.engine.merge import Buffer, merge
+from streamer.engine.buffers import Buffer, Memory
+from streamer.engine.merge import Taken, merge
 
 
 class Record(NamedTuple):
@@ -36,18 +37,27 @@ ordered_logs = logs_of(some_times.map(sorted))
 fetches = st.lists(st.tuples(st.sampled_from(["clicks", "purchases"]), st.integers(1, 6)), max_size=30)
 
 
+def empty() -> Buffer:
+    return Buffer(0, Memory(1 << 20))
+
+
+def fill(buffer: Buffer, records: list[Record]) -> None:
+    if records:
+        buffer.add(records, 10 * len(records))
+
+
 class Reader:
     """Fetches records into buffers as told, then all that is left, and merges after every fetch."""
 
     def __init__(self, logs: Logs, limit: int, *, patient: bool) -> None:
         self.limit, self.patient = limit, patient
         self.left = {topic: list(records) for topic, records in logs.items()}
-        self.buffers = {topic: Buffer(after=0) for topic in logs}
-        self.batches: list[dict[str, tuple[int, list[Record]]]] = []
+        self.buffers = {topic: empty() for topic in logs}
+        self.batches: list[dict[str, Taken]] = []
 
     def read(self, plan: Fetches) -> None:
         for topic, count in chain(plan, self._rest()):
-            self.buffers[topic].records += self.left[topic][:count]
+            fill(self.buffers[topic], self.left[topic][:count])
             del self.left[topic][:count]
             while takes := merge(self.buffers, self.more, self.limit, waited=not self.patient):
                 self.batches.append(takes)
@@ -66,7 +76,7 @@ class Reader:
         return [
             record
             for takes in self.batches
-            for record in sorted((r for _, taken in takes.values() for r in taken), key=lambda r: r.timestamp)
+            for record in sorted((r for taken in takes.values() for r in taken.records), key=lambda r: r.timestamp)
         ]
 
 
@@ -88,7 +98,7 @@ def test_nothing_is_lost_or_repeated_and_each_topic_keeps_its_order(
 ) -> None:
     reader = read(logs, plan, limit, patient=patient)
     for topic, records in logs.items():
-        handed_on = [r for takes in reader.batches if topic in takes for r in takes[topic][1]]
+        handed_on = [r for takes in reader.batches if topic in takes for r in takes[topic].records]
         assert handed_on == records
 
 
@@ -98,7 +108,7 @@ def test_every_take_follows_the_one_before_and_keeps_to_the_limit(
 ) -> None:
     positions = dict.fromkeys(logs, 0)
     for takes in read(logs, plan, limit, patient=patient).batches:
-        for topic, (after, records) in takes.items():
+        for topic, (after, records, _) in takes.items():
             assert after == positions[topic]
             assert 0 < len(records) <= limit
             positions[topic] = records[-1].offset + 1
@@ -106,9 +116,7 @@ def test_every_take_follows_the_one_before_and_keeps_to_the_limit(
 
 @given(any_logs, st.integers(1, 8), st.lists(st.sampled_from(["clicks", "purchases"]), unique=True))
 def test_while_there_is_something_from_every_topic_there_is_progress(logs: Logs, limit: int, more: list[str]) -> None:
-    buffers = {topic: Buffer(after=0) for topic in logs}
-    for topic, records in logs.items():
-        buffers[topic].records += records
+    buffers = {topic: buffer(topic, *(record.timestamp for record in records)) for topic, records in logs.items()}
     blocked = [topic for topic in more if not logs[topic]]
     takes = merge(buffers, more, limit, waited=False)
     assert bool(takes) == (not blocked and any(logs.values()))
@@ -117,13 +125,13 @@ def test_while_there_is_something_from_every_topic_there_is_progress(logs: Logs,
 
 
 def buffer(topic: str, *timestamps: int) -> Buffer:
-    filled = Buffer(after=0)
-    filled.records += log(topic, list(timestamps))
+    filled = empty()
+    fill(filled, log(topic, list(timestamps)))
     return filled
 
 
-def timestamps(takes: dict[str, tuple[int, list[Record]]]) -> dict[str, list[int]]:
-    return {topic: [record.timestamp for record in records] for topic, (_, records) in takes.items()}
+def timestamps(takes: dict[str, Taken]) -> dict[str, list[int]]:
+    return {topic: [record.timestamp for record in taken.records] for topic, taken in takes.items()}
 
 
 def test_a_topic_with_more_to_come_holds_the_other_back_until_it_took_too_long() -> None:

@@ -16,7 +16,8 @@ from streamer.engine import warmup
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.engine import Engine
 from streamer.engine.exit import leave
-from streamer.engine.ingest import CHANNEL_BATCHES, Batch, Group, Handlers, Ingest
+from streamer.engine.fetching import Batch, Group
+from streamer.engine.ingest import CHANNEL_BATCHES, Handlers, Ingest
 from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
@@ -149,6 +150,7 @@ def _agent(app: faust.App, name: str, channel: Any, take: Callable[[Batch], Awai
         async for batch in stream:
             try:
                 await take(batch)
+                batch.done()
             except Exception as exc:
                 leave("an agent failed", exc)  # Faust would restart the agent and drop the batch
             await asyncio.sleep(0)  # a channel that is never empty would not let checkpoints and heartbeats in

@@ -14,7 +14,7 @@ from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.checkpoint import Checkpointer
 from streamer.engine.exit import leave
 from streamer.engine.failpoint import Failpoint
-from streamer.engine.ingest import Batch
+from streamer.engine.fetching import Batch
 from streamer.engine.opening import Committed, Opening
 from streamer.engine.partition import Partition, Take
 from streamer.engine.shared import Shared

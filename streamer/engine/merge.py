@@ -5,58 +5,52 @@ that have more to come. A topic that has more to come but nothing buffered holds
 over: then they go on without it.
 """
 
-from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
+
+from streamer.engine.buffers import Buffer
 
 IDLE_MS: Final = 1000  # as long as a fetch can take on a busy broker; Kafka Streams calls it max.task.idle.ms
 
 
-class Buffer:
-    """Fetched records of one topic partition that are not handed on yet. `after` is the position that they follow."""
+class Taken(NamedTuple):
+    """Records of one topic that can be handed on, the position that they follow, and their bytes."""
 
-    def __init__(self, after: int) -> None:
-        self.after = after
-        self.records: deque[Any] = deque()
-
-    def take(self, cut_ms: float, limit: int) -> list[Any]:
-        """Records up to the first one younger than `cut_ms`, at most `limit`."""
-        taken: list[Any] = []
-        records = self.records
-        while records and len(taken) < limit and records[0].timestamp <= cut_ms:
-            taken.append(records.popleft())
-        if taken:
-            self.after = taken[-1].offset + 1
-        return taken
+    after: int
+    records: list[Any]
+    size: int
 
 
-def merge(
-    buffers: Mapping[str, Buffer], more: Iterable[str], limit: int, *, waited: bool
-) -> dict[str, tuple[int, list[Any]]]:
-    """What can be handed on now: by topic, the position it follows and its records, `limit` of each at most.
+def merge(buffers: Mapping[str, Buffer], more: Iterable[str], limit: int, *, waited: bool) -> dict[str, Taken]:
+    """What can be handed on now, by topic; `limit` records of each at most.
 
     `more` names the topics that have records beyond their buffer; `waited` is true once waiting for them took too long.
     """
     open_ended = set(more)
     if not waited and any(not buffers[topic].records for topic in open_ended):
         return {}
+    filled = {topic: buffer for topic, buffer in buffers.items() if buffer.records}
+    limits = {topic: buffer.batch(limit) for topic, buffer in filled.items()}
     cut_ms = min(
-        (b.records[-1].timestamp for t, b in buffers.items() if t in open_ended and b.records), default=float("inf")
+        [
+            *(b.records[-1].timestamp for topic, b in filled.items() if topic in open_ended),
+            *(b.records[limits[topic] - 1].timestamp for topic, b in filled.items() if len(b.records) > limits[topic]),
+        ],
+        default=float("inf"),
     )
-    longest = [b.records[limit - 1].timestamp for b in buffers.values() if len(b.records) > limit]
-    cut_ms = min([cut_ms, *longest])
-    takes = _take_all(buffers, cut_ms, limit)
-    if not takes and any(b.records for b in buffers.values()):
+    takes = _take_all(filled, cut_ms, limits)
+    if not takes and filled:
         # Timestamps run backwards within a topic: go on with the one whose end is oldest.
-        topic = min((t for t, b in buffers.items() if b.records), key=lambda t: buffers[t].records[-1].timestamp)
-        takes = _take_all({topic: buffers[topic]}, float("inf"), limit)
+        topic = min(filled, key=lambda topic: filled[topic].records[-1].timestamp)
+        takes = _take_all({topic: filled[topic]}, float("inf"), limits)
     return takes
 
 
-def _take_all(buffers: Mapping[str, Buffer], cut_ms: float, limit: int) -> dict[str, tuple[int, list[Any]]]:
+def _take_all(buffers: Mapping[str, Buffer], cut_ms: float, limits: Mapping[str, int]) -> dict[str, Taken]:
     takes = {}
     for topic, buffer in buffers.items():
         after = buffer.after
-        if records := buffer.take(cut_ms, limit):
-            takes[topic] = (after, records)
+        records, size = buffer.take(cut_ms, limits[topic])
+        if records:
+            takes[topic] = Taken(after, records, size)
     return takes

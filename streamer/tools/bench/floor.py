@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamer.engine.ingest import FETCH_BYTES
+from streamer.engine.fetching import fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Limits, decode_events
@@ -48,11 +48,8 @@ async def read(settings: Settings, events: int) -> dict[str, float]:
 def _consumer(settings: Settings) -> Any:
     return AIOKafkaConsumer(
         **aiokafka_options(settings),
-        enable_auto_commit=False,
+        **fetch_options(settings),
         auto_offset_reset="earliest",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=FETCH_BYTES,
-        fetch_max_bytes=32 * FETCH_BYTES,
     )
 
 

@@ -1,0 +1,197 @@
+"""Fetching: from the consumer into buffers, from the buffers into batches. Knows nothing of rebalances.
+
+Memory: of STREAMER_FETCH_BUFFER_MB, aiokafka may hold a quarter in chunks as they came and an eighth in a response on
+its way; half is for records that are taken out of their chunks and not applied yet, in buffers, channels and agents.
+What producers compressed is unpacked a record batch at a time, and takes more than this while it is.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any, Final, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.errors import IllegalStateError
+
+from streamer import metrics
+from streamer.engine.buffers import Buffer, Memory, size_of
+from streamer.engine.merge import IDLE_MS, Taken, merge
+from streamer.engine.partition import Take
+from streamer.events import KINDS
+from streamer.settings import Settings
+
+WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out of the request that waits
+BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records
+SOURCES: Final = len(KINDS) + 2  # topics: events, items, signals
+SMALLEST_CHUNK, LARGEST_CHUNK = 64 << 10, 1 << 20  # of a topic partition: a producer's batch, and enough for any speed
+
+
+class Group(NamedTuple):
+    """Topics whose records an agent gets together, in the order of their timestamps."""
+
+    topics: tuple[str, ...]  # as in the contracts
+    channel: Any
+
+
+class Batch(NamedTuple):
+    """What one message of a channel is. Whoever takes it says when it is `done`."""
+
+    partition: int
+    takes: list[Take]
+    epoch: int
+    done: Callable[[], None]
+
+
+class Source:
+    """What one partition gives to one group."""
+
+    def __init__(self, group: Group, partition: int) -> None:
+        self.group, self.partition = group, partition
+        self.buffers: dict[str, Buffer] = {}
+        self.waiting_since: float | None = None
+
+    def batch(self, limit: int, more: Iterable[str]) -> dict[str, Taken]:
+        """What can be handed on, by topic. Empty while a topic is waited for."""
+        if not any(buffer.records for buffer in self.buffers.values()):
+            return {}
+        now = time.monotonic()
+        waited = self.waiting_since is not None and (now - self.waiting_since) * 1000 > IDLE_MS
+        takes = merge(self.buffers, more, limit, waited=waited)
+        self.waiting_since = None if takes else self.waiting_since or now
+        return takes
+
+
+async def wait(event: asyncio.Event, seconds: float) -> None:
+    """Until an event is set, but no longer."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
+
+
+def fetch_options(settings: Settings) -> dict[str, Any]:
+    """How the worker's consumer fetches."""
+    memory = settings.fetch_buffer_mb << 20
+    chunk = memory // 4 // (SOURCES * settings.partitions)
+    return {
+        "enable_auto_commit": False,
+        "isolation_level": "read_committed",
+        "max_partition_fetch_bytes": min(max(chunk, SMALLEST_CHUNK), LARGEST_CHUNK),
+        "fetch_max_bytes": memory // 8,
+        "fetch_max_wait_ms": WAIT_MS,
+    }
+
+
+class Fetching:
+    """Buffers of all topic partitions of this worker."""
+
+    def __init__(self, settings: Settings, groups: Sequence[Group]) -> None:
+        self._settings = settings
+        self._memory = Memory(settings.fetch_buffer_mb << 19)
+        self._group_of = {settings.topic(topic): group for group in groups for topic in group.topics}
+        self._topics = {settings.topic(topic): topic for group in groups for topic in group.topics}
+        self._buffers: dict[TopicPartition, Buffer] = {}
+        self._sources: dict[tuple[int, int], Source] = {}
+        self._room = asyncio.Event()  # something was given back
+        self.consumer: Any = None
+
+    def open(self, positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
+        """Begin anew at these positions; `ends` is where the topic partitions end by now."""
+        self.close()
+        for tp, position in positions.items():
+            group = self._group_of[tp.topic]
+            source = self._sources.setdefault((id(group), tp.partition), Source(group, tp.partition))
+            self._buffers[tp] = Buffer(position, self._memory, ends[tp])
+            source.buffers[self._topics[tp.topic]] = self._buffers[tp]
+
+    def close(self) -> None:
+        """Forget what is buffered."""
+        for buffer in self._buffers.values():
+            buffer.drop()
+        self._sources, self._buffers = {}, {}
+
+    @property
+    def taken(self) -> int:
+        """Bytes of memory that records take which are fetched and not applied."""
+        return self._memory.taken
+
+    def sources(self, group: Group) -> list[Source]:
+        """What feeds a group."""
+        return [source for source in self._sources.values() if source.group is group]
+
+    # ---- in
+    async def read(self, is_void: Callable[[], bool]) -> bool:
+        """One round: every topic partition that has room gives a piece; waits a little where none has any.
+
+        Returns whether there was anything. Raises as the consumer does. What comes once `is_void` is thrown away.
+        """
+        hungry = {tp: buffer for tp, buffer in self._buffers.items() if buffer.is_hungry}
+        wait_ms, left = BUSY_WAIT_MS if self._memory.taken else WAIT_MS, dict(hungry)
+        while left:
+            piece = min(self._settings.batch_records, *(buffer.piece for buffer in left.values()))
+            got = await self.consumer.getmany(*left, timeout_ms=wait_ms, max_records=piece)
+            if is_void():
+                return False
+            for tp, records in got.items():
+                left.pop(tp).add(records, size_of(records))
+            if not got:
+                break
+            wait_ms = 0
+            await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
+        for tp, buffer in hungry.items():
+            buffer.next = await self.consumer.position(tp)
+        metrics.FETCHED_BYTES.set(self._memory.taken)
+        return len(left) < len(hungry)
+
+    async def wait_for_room(self) -> None:
+        """Until a batch is applied, where nothing may be fetched before; returns at once otherwise."""
+        self._room.clear()
+        if self._buffers and not any(buffer.is_hungry for buffer in self._buffers.values()):
+            await wait(self._room, WAIT_MS / 1000)
+
+    # ---- out
+    def batch(self, source: Source, epoch: int) -> Batch | None:
+        """The next batch of a source, if there is one."""
+        prefix, number = self._settings.topic_prefix, source.partition
+        more = [topic for topic in source.buffers if self._has_more(TopicPartition(prefix + topic, number))]
+        takes = source.batch(self._settings.batch_records, more)
+        if not takes:
+            return None
+        size = sum(taken.size for taken in takes.values())
+        metrics.BATCH_RECORDS.observe(sum(len(taken.records) for taken in takes.values()))
+        in_order = [Take(topic, taken.records, taken.after) for topic, taken in takes.items()]
+        return Batch(number, in_order, epoch, lambda: self._give_back(size))
+
+    def _give_back(self, size: int) -> None:
+        self._memory.taken -= size
+        self._room.set()
+
+    def _has_more(self, tp: TopicPartition) -> bool:
+        """Whether the broker has records that we did not fetch yet, as far as we know."""
+        buffer = self._buffers[tp]
+        return buffer.next < max(buffer.end, self._last_stable(tp) or 0)
+
+    def _last_stable(self, tp: TopicPartition) -> int | None:
+        """Where a topic partition ended at the broker's last answer; None before the first, and once it is not ours."""
+        try:
+            end: int | None = self.consumer.last_stable_offset(tp)
+        except IllegalStateError:
+            return None
+        return end
+
+    # ---- how far we are
+    def end_offset(self, topic: str, partition: int) -> int | None:
+        """Where a topic partition ends, as of the broker's last answer; None before the first."""
+        tp = TopicPartition(self._settings.topic(topic), partition)
+        buffer = self._buffers.get(tp)
+        if buffer is None:
+            return None
+        end = self._last_stable(tp)
+        if end is not None and not buffer.records and buffer.next >= end:
+            return buffer.after  # what is behind it are markers of transactions
+        return end
+
+    def lag_seconds(self) -> float:
+        """Age of the oldest record that is fetched and not handed on; 0 when there is none."""
+        waiting = [buffer.records[0].timestamp for buffer in self._buffers.values() if buffer.records]
+        return max(time.time() - min(waiting) / 1000, 0.0) if waiting else 0.0

@@ -1,0 +1,115 @@
+"""What is fetched and not applied yet stays within its memory, and a hot partition leaves room for the others."""
+
+from typing import NamedTuple
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from streamer.engine.buffers import BATCH_BYTES, FIRST_PIECE, PIECE_BYTES, RECORD_BYTES, Buffer, Memory, size_of
+
+EVER = float("inf")
+
+
+class Record(NamedTuple):
+    offset: int
+    serialized_value_size: int
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+    serialized_key_size: int = 3
+    timestamp: int = 0
+
+
+def records(count: int, size: int, first: int = 0) -> list[Record]:
+    return [Record(first + n, size) for n in range(count)]
+
+
+def feed(buffer: Buffer, available: int, size: int) -> int:
+    """Fetch into a buffer for as long as it may be; returns how many of the `available` records it took."""
+    taken = 0
+    while buffer.is_hungry and taken < available:
+        piece = records(min(buffer.piece, available - taken), size, first=taken)
+        buffer.add(piece, size_of(piece))
+        taken += len(piece)
+    return taken
+
+
+def test_a_record_takes_its_contents_its_headers_and_what_python_needs() -> None:
+    assert size_of([Record(0, 100)]) == RECORD_BYTES + 103
+    assert size_of([Record(0, 100, (("trace", b"12345"), ("none", None)))]) == 3 * RECORD_BYTES + 103 + 10 + 4
+
+
+@pytest.mark.parametrize("size", [0, 150, 60_000, 1 << 20])
+@pytest.mark.parametrize("partitions", [1, 3, 12])
+def test_memory_is_bounded_whatever_the_size_of_records_and_the_number_of_partitions(
+    size: int, partitions: int
+) -> None:
+    memory = Memory(16 << 20)
+    buffers = [Buffer(0, memory) for _ in range(partitions)]
+    for buffer in buffers:
+        feed(buffer, 100_000, size)
+    first_pieces = partitions * FIRST_PIECE * (size + RECORD_BYTES + 3)  # their size is not known yet
+    assert memory.taken == sum(buffer.size for buffer in buffers)
+    assert memory.taken <= memory.limit + partitions * PIECE_BYTES + first_pieces
+
+
+def test_a_hot_partition_takes_half_and_many_hot_ones_leave_room_for_one_more() -> None:
+    memory = Memory(32 << 20)
+    hot = [Buffer(0, memory) for _ in range(4)]
+    feed(hot[0], 10**6, 150)
+    assert memory.limit // 2 <= hot[0].size < memory.limit // 2 + 2 * PIECE_BYTES
+    for buffer in hot[1:]:
+        feed(buffer, 10**6, 150)
+    cold = Buffer(0, memory)
+    assert feed(cold, 1000, 150) == 1000
+
+
+def test_an_empty_buffer_is_fetched_even_when_nothing_is_free() -> None:
+    memory = Memory(1 << 20)
+    greedy, merged_with_it = Buffer(0, memory), Buffer(0, memory)
+    greedy.add(records(64, 1 << 20), 64 << 20)
+    assert memory.free < 0
+    assert not greedy.is_hungry
+    assert merged_with_it.is_hungry
+
+
+def test_large_records_are_read_in_small_pieces_and_make_small_batches() -> None:
+    buffer = Buffer(0, Memory(1 << 30))
+    for _ in range(3):
+        piece = records(64, 60_000)
+        buffer.add(piece, size_of(piece))
+    assert buffer.piece * 60_000 <= PIECE_BYTES
+    assert buffer.batch(5000) * 60_000 <= BATCH_BYTES
+    assert len(buffer.take(EVER, buffer.batch(5000))[0]) > 1
+
+
+def test_small_records_are_read_in_pieces_that_grow() -> None:
+    buffer = Buffer(0, Memory(1 << 30))
+    pieces = []
+    for _ in range(6):
+        pieces.append(buffer.piece)
+        piece = records(buffer.piece, 150)
+        buffer.add(piece, size_of(piece))
+    assert pieces == [FIRST_PIECE * 2**n for n in range(6)]
+    assert buffer.batch(5000) == 5000
+
+
+def test_a_record_larger_than_everything_still_passes() -> None:
+    memory = Memory(1 << 20)
+    buffer = Buffer(0, memory)
+    assert feed(buffer, 1, 40 << 20) == 1
+    taken, size = buffer.take(EVER, buffer.batch(5000))
+    memory.taken -= size
+    assert (len(taken), memory.taken, buffer.is_hungry) == (1, 0, True)
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.integers(0, 10**6), st.integers(0, 9)), max_size=30))
+def test_every_byte_that_was_taken_is_given_back(steps: list[tuple[int, int, int]]) -> None:
+    memory = Memory(1 << 20)
+    buffer, handed_on = Buffer(0, memory), 0
+    for count, size, take in steps:
+        buffer.add(records(count, size), size_of(records(count, size)))
+        handed_on += buffer.take(EVER, take)[1]
+        assert memory.taken == buffer.size + handed_on
+    memory.taken -= handed_on
+    buffer.drop()
+    assert (memory.taken, buffer.size, len(buffer.records)) == (0, 0, 0)
