@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamer import __version__
-from streamer.cli import admin, feed, look, serve
+from streamer.cli import admin, feed, look, serve, state
 from streamer.errors import StreamerError
 
 EXIT_CODES = (
@@ -28,6 +28,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Feed", "replay", feed.replay),
     ("Look", "profile", look.profile),
     ("Look", "watch", look.watch),
+    ("Repair", "reset", state.reset),
     ("Measure", "bench", serve.bench),
 )
 GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (

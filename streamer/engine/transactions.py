@@ -26,12 +26,12 @@ class Outgoing(NamedTuple):
     headers: Headers = []  # noqa: RUF012 - never changed
 
 
-def partition_producer(settings: Settings, partition: int) -> AIOKafkaProducer:
+def partition_producer(settings: Settings, partition: int, timeout_ms: int = TIMEOUT_MS) -> AIOKafkaProducer:
     """The producer of a partition, not started yet. Its start waits until older transactions are decided."""
     return AIOKafkaProducer(
         **aiokafka_options(settings),
         transactional_id=f"{settings.group_id}-{partition}",
-        transaction_timeout_ms=TIMEOUT_MS,
+        transaction_timeout_ms=timeout_ms,
         max_batch_size=BATCH_BYTES,
         max_request_size=REQUEST_BYTES,
         linger_ms=0,

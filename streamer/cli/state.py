@@ -1,0 +1,116 @@
+"""Commands about the state of an app: where it stands in its sources, and copies of it."""
+
+import sys
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamer.cli.common import AsJson, Brokers, Partitions, TopicPrefix, load, print_rich, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streamer.engine.reset import Reset
+
+
+def reset(
+    *,
+    to: Annotated[
+        str,
+        typer.Option(
+            metavar="earliest|TIME",
+            help="The first event that is there, or the first that Kafka got from TIME on:"
+            " 2026-01-31T12:00:00Z, or Unix ms.",
+        ),
+    ],
+    topic: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Only this topic (clicks, …; may be repeated); default: all of events."),
+    ] = None,
+    drop_state: Annotated[
+        bool, typer.Option("--drop-state", help="Forget all users and items: what is read then is all there is.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; change nothing.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    brokers: Brokers = None,
+    topic_prefix: TopicPrefix = None,
+    partitions: Partitions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have the workers read on from another place, back or forward. All of them must be stopped.
+
+    Events that are read again: those whose ids are among their user's latest STREAMER_SEEN_IDS (64) are dropped as
+    duplicates, ALL OLDER ONES COUNT AGAIN. To count each once, rebuild: --to earliest --drop-state.
+
+    --drop-state deletes what is known of all users and items, and reads `items` from its beginning. While it is
+    rebuilt, profiles are published that know a part of the events. Their versions go on counting up, so subscribers
+    take them. A user of whom no event is left keeps the last published profile.
+
+    Example: streamer reset --to earliest --drop-state --dry-run
+
+    Example: streamer reset --to 2026-01-31T12:00:00Z --topic purchases
+    """
+    settings = load(brokers=brokers, topic_prefix=topic_prefix, partitions=partitions)
+    from streamer.engine.reset import Target, carry_out, plan
+
+    target = Target(None if to == "earliest" else _unix_ms(to), tuple(topic or ()), drop_state)
+    planned = plan(settings, target)
+    if not as_json:
+        print_rich(_moves(planned))
+        typer.echo(_summary(planned))
+    doing = not dry_run and planned.changes_anything
+    if doing:
+        _confirm(yes=yes)
+        planned = carry_out(settings, target)
+    if as_json:
+        _print_json(planned, done=doing)
+    elif doing:
+        typer.echo("done: start the workers")
+
+
+def _unix_ms(text: str) -> int:
+    """Unix milliseconds as they are, or of an ISO 8601 time with its offset."""
+    from streamer.errors import SettingsError
+
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise SettingsError(f"--to {text}: give `earliest`, a time with its zone as 2026-01-31T12:00:00Z, or Unix ms")
+    return round(time.timestamp() * 1000)
+
+
+def _confirm(*, yes: bool) -> None:
+    from streamer.errors import SettingsError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("nobody is here to ask: look at it with --dry-run, then add --yes")
+    typer.confirm("Do it?", abort=True)
+
+
+def _moves(planned: "Reset") -> "Table":
+    rows = table("topic", "partition", "from", "to", "read again", "skipped")
+    for column in rows.columns[1:]:
+        column.justify = "right"
+    for move in planned.moves:
+        at = "start" if move.at is None else f"{move.at:,}"
+        rows.add_row(move.topic, str(move.partition), at, f"{move.to:,}", f"{move.read_again:,}", f"{move.skipped:,}")
+    return rows
+
+
+def _summary(planned: "Reset") -> str:
+    again, skipped = (sum(getattr(move, name) for move in planned.moves) for name in ("read_again", "skipped"))
+    state = "all state of users and items is dropped" if planned.drops_state else "state stays as it is"
+    return f"{planned.app}: {again:,} records at most are read again, {skipped:,} skipped; {state}"
+
+
+def _print_json(planned: "Reset", *, done: bool) -> None:
+    import msgspec
+
+    typer.echo(msgspec.json.encode({**msgspec.to_builtins(planned), "done": done}).decode())
