@@ -15,6 +15,7 @@ from mode import Service
 
 from streamer import metrics
 from streamer.engine.exit import leave
+from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.pipeline.catalogue import Catalogue, decode_model
 from streamer.pipeline.decode import Limits, decode_items
@@ -57,6 +58,7 @@ class CatalogueReader(Service):
 
     async def on_start(self) -> None:
         """Find the partitions and start reading."""
+        accept_any_name()
         self._consumer = AIOKafkaConsumer(
             **aiokafka_options(self._settings),
             enable_auto_commit=False,

@@ -20,6 +20,7 @@ from mode import Service
 from streamer import metrics
 from streamer.engine.exit import leave
 from streamer.engine.fetching import Fetching, Group, fetch_options, wait
+from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.errors import RetentionError, StateError
 from streamer.settings import Settings
@@ -59,6 +60,7 @@ class Ingest(Service, ConsumerRebalanceListener):
 
     async def on_start(self) -> None:
         """Join the group."""
+        accept_any_name()
         self.app.flow_control.resume()  # Faust would open its channels only with a consumer of its own
         settings = self.settings
         self.consumer = AIOKafkaConsumer(
