@@ -28,7 +28,9 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Feed", "replay", feed.replay),
     ("Look", "profile", look.profile),
     ("Look", "watch", look.watch),
-    ("Repair", "reset", state.reset),
+    ("Keep", "backup", state.backup),
+    ("Keep", "restore", state.restore),
+    ("Keep", "reset", state.reset),
     ("Measure", "bench", serve.bench),
 )
 GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (

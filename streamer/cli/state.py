@@ -2,11 +2,12 @@
 
 import sys
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamer.cli.common import AsJson, Brokers, Partitions, TopicPrefix, load, print_rich, table
+from streamer.cli.common import AsJson, Brokers, DataDir, Partitions, TopicPrefix, load, print_rich, table
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -67,6 +68,60 @@ def reset(
         _print_json(planned, done=doing)
     elif doing:
         typer.echo("done: start the workers")
+
+
+def backup(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where to; not there yet, beside others that are.")],
+    *,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Copy the state of the worker that runs on the data directory, while it runs.
+
+    Each partition as of one moment. On the same file system nothing is copied, tables become links; take another disk
+    for a backup that survives this one. Run it where the worker runs, as its user: it is the worker that writes to DIR.
+    Each worker has its own partitions. Not needed for safety, the changelog has everything: it makes a restore short.
+
+    Example: streamer backup /backups/2026-01-31
+    """
+    settings = load(data_dir=data_dir)
+    import msgspec
+
+    from streamer.engine.backup_service import ask
+
+    manifest = ask(settings, directory)
+    if as_json:
+        typer.echo(msgspec.json.encode(manifest).decode())
+    else:
+        typer.echo(f"{len(manifest.offsets)} partitions of {manifest.app} are in {directory}")
+
+
+def restore(
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="What `streamer backup` wrote.")],
+    *,
+    data_dir: DataDir = None,
+    topic_prefix: TopicPrefix = None,
+    partitions: Partitions = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put a backup into the data directory of a stopped worker, which then catches up from the changelog.
+
+    Partitions that are there and reach further are left alone; others are moved aside. A backup that is older than a
+    week, or of another cluster, is put back and then not used: the worker says so and restores from the changelog.
+
+    Example: streamer restore /backups/2026-01-31
+    """
+    settings = load(data_dir=data_dir, topic_prefix=topic_prefix, partitions=partitions)
+    import msgspec
+
+    from streamer.engine.backup import put_back
+
+    done = put_back(settings, directory)
+    if as_json:
+        typer.echo(msgspec.json.encode(done).decode())
+    else:
+        kept = f", {len(done.kept)} that reach further were left alone" if done.kept else ""
+        typer.echo(f"{len(done.restored)} partitions are back in {settings.data_dir}{kept}: start the worker")
 
 
 def _unix_ms(text: str) -> int:

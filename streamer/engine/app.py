@@ -13,6 +13,7 @@ from faust.app.base import BootStrategy
 
 from streamer import __version__
 from streamer.engine import warmup
+from streamer.engine.backup_service import Backups
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.engine import Engine
 from streamer.engine.exit import leave
@@ -136,6 +137,7 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     app.service(watchdog)
     app.service(reader)
     app.service(ingest)
+    app.service(Backups(settings, engine))
     _agent(app, "events", events, engine.take_events)
     _agent(app, "items", items, engine.take_items)
     _agent(app, "signals", signals, engine.take_signals)

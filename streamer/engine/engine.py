@@ -209,9 +209,10 @@ def _check_order(partition: Partition, takes: list[Take]) -> None:
 
 async def _close(partition: Partition, writer: Checkpointer | None) -> None:
     """Also after a half-finished opening."""
-    store, partition.store = partition.store, None
-    if store is not None:
-        store.close()
+    async with partition.txn_lock:  # a backup may be copying it
+        store, partition.store = partition.store, None
+        if store is not None:
+            store.close()
     if writer is not None:
         writer.closed = True
         await writer.producer.stop()

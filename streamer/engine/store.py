@@ -7,15 +7,19 @@ row that is in here), ORIGIN (which changelog that is) and HELD.
 
 import fcntl
 import os
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from rocksdict import BlockBasedOptions, Cache, DBCompressionType, Options, Rdict, WriteBatch
+import structlog
+from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch
 
 from streamer.errors import DataDirError
+
+log = structlog.get_logger(__name__)
 
 NEXT: Final = b"\x00next"
 POSITION: Final = b"\x00position"
@@ -156,15 +160,18 @@ class Store:
 
     def set_aside(self) -> Path:
         """Start from nothing: what is here does not belong to the changelog. Returns where it is kept."""
-        aside = self.path.with_name(f"{self.path.name}.unused-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
         self._db.close()
-        try:
-            self.path.rename(aside)
-        except OSError as exc:
-            raise DataDirError(f"the state in {self.path} cannot be moved to {aside} ({exc.strerror})") from exc
+        aside = set_aside(self.path)
         self._db = self._open()
         self.next_offset = self.written_at = 0
         return aside
+
+    def copy_to(self, path: Path) -> None:
+        """A copy as of now, in a directory that is not there yet; links where it is on the same file system."""
+        try:
+            Checkpoint(self._db).create_checkpoint(str(path))
+        except Exception as exc:
+            raise DataDirError(f"the state in {self.path} cannot be copied to {path} ({exc})") from exc
 
     def property(self, name: str) -> int:
         """A RocksDB property that is a number, e.g. `rocksdb.estimate-num-keys`."""
@@ -173,3 +180,18 @@ class Store:
     def close(self) -> None:
         """Flush and let go of the directory."""
         self._db.close()
+
+
+def set_aside(path: Path) -> Path:
+    """Move a database that is not open out of the way; returns where it is. Of a partition only the newest is kept."""
+    older = list(path.parent.glob(f"{path.name}.unused-*"))
+    aside = path.with_name(f"{path.name}.unused-{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}")
+    try:
+        path.rename(aside)
+        for each in older:
+            shutil.rmtree(each)
+    except OSError as exc:
+        raise DataDirError(f"the state in {path} cannot be moved to {aside} ({exc.strerror})") from exc
+    if older:
+        log.info("removed what was moved aside before: only the newest is kept", removed=[str(each) for each in older])
+    return aside
