@@ -2,17 +2,36 @@
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
 from streamer.tools.kafka import EmbeddedKafka
 
-pytest.register_assert_rewrite("tests.deployment", "tests.worker_process")  # their asserts tell what they found
+if TYPE_CHECKING:  # most tests need no deployment
+    from tests.deployment import Deployment
+
+# Their asserts tell what they found.
+pytest.register_assert_rewrite("tests.deployment", "tests.worker_process", "tests.fleet")
 
 # Nothing is timed: the first call of a kernel compiles it, and the machine may be busy.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How long the tests marked `slow` go on."""
+    group = parser.getgroup("faults", "the long tests of `make test-faults`")
+    group.addoption("--rounds", type=int, default=20, help="how often each fault is repeated")
+    group.addoption("--soak-minutes", type=float, default=10, help="how long memory, descriptors and lag are watched")
+
+
+@pytest.fixture
+def rounds(request: pytest.FixtureRequest) -> int:
+    """How often a long test repeats its fault."""
+    return int(request.config.getoption("--rounds"))
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +45,12 @@ def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
 def prefix() -> str:
     """Makes names on the shared broker this test's own."""
     return f"t{uuid.uuid4().hex[:8]}-"
+
+
+@pytest.fixture
+def fleet(kafka: EmbeddedKafka, tmp_path: Path) -> "Iterator[Deployment]":
+    """A deployment whose workers are started again when they end."""
+    from tests.fleet import fleet_on
+
+    with fleet_on(kafka.brokers, tmp_path) as deployment:
+        yield deployment

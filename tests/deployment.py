@@ -100,12 +100,14 @@ class Deployment:
         self._admin = KafkaAdminClient(bootstrap_servers=brokers)
         create_topics(self.settings)
 
-    def worker(self, name: str = "w0", *, data_dir: Path | None = None, **options: Any) -> WorkerProcess:
+    def worker(
+        self, name: str = "w0", *, data_dir: Path | None = None, start: bool = True, **options: Any
+    ) -> WorkerProcess:
         """A worker with a data directory of its own, started."""
         log = self._root / f"{name}.log"
         process = WorkerProcess(data_dir or self._root / name, log, **{**self._options, **options})
         self.workers.append(process)
-        return process.start()
+        return process.start() if start else process
 
     def close(self) -> None:
         """Nothing of it keeps running."""
@@ -188,19 +190,14 @@ class Deployment:
         """Wait until a checkpoint has everything that was sent so far."""
         ends = self._ends()
         self.until(
-            lambda: all(self.committed().get(tp, 0) >= end for tp, end in ends.items() if end),
+            lambda: all(self.committed().get(tp, 0) >= end for tp, end in ends.items()),
             lambda: f"{ends} checkpointed, but {self.committed()}\n" + self._last_words(),
         )
 
     def _ends(self) -> dict[TopicPartition, int]:
-        topics = [self.settings.topic(name) for name in SOURCES]
-        partitions = [TopicPartition(topic, n) for topic in topics for n in range(self.settings.partitions)]
-        consumer = KafkaConsumer(bootstrap_servers=self.settings.brokers, enable_auto_commit=False)
-        try:
-            ends: dict[TopicPartition, int] = consumer.end_offsets(partitions)
-            return ends
-        finally:
-            consumer.close()
+        """Where the last record of every source stands: what comes behind it are marks of transactions."""
+        records = [each for name in SOURCES for each in self.read(self.settings.topic(name))]
+        return {TopicPartition(each.topic, each.partition): each.offset + 1 for each in records}
 
     def _last_words(self) -> str:
         return "\n".join(f"{process.log.name}: {process.said[-2000:]}" for process in self.workers)
@@ -239,6 +236,8 @@ class Deployment:
         stores = 0
         for process in self.workers:
             for path in (process.data_dir / self.settings.group_id).glob("[0-9]*"):
+                if not path.name.isdecimal():
+                    continue  # what a restore moved aside
                 assert_prefix(path, changelog.get(int(path.name), []))
                 stores += 1
         return stores
@@ -311,10 +310,14 @@ def assert_prefix(path: Path, changelog: Iterable[Any]) -> None:
 
 
 class Feed:
-    """Events of made-up people at a steady rate, from a thread of its own, until it is closed. Every id is new."""
+    """Events of made-up people at a steady rate, from a thread of its own, until it is closed. Every id is new.
 
-    def __init__(self, deployment: Deployment, rate: float, users: int = 40, items: int = 30) -> None:
-        self._deployment, self._rate, self._users, self._items = deployment, rate, users, items
+    A second feed goes on behind the `sent` of the one before as its `first`.
+    """
+
+    def __init__(self, deployment: Deployment, rate: float, users: int = 40, items: int = 30, first: int = 0) -> None:
+        self._deployment, self._rate, self._items = deployment, rate, items
+        self._events = made_up(users, items, first)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -328,13 +331,13 @@ class Feed:
 
     async def _feed(self) -> None:
         brokers, topic = self._deployment.settings.brokers, self._deployment.settings.topic
-        loop, events = asyncio.get_running_loop(), made_up(self._users, self._items)
+        loop = asyncio.get_running_loop()
         async with AIOKafkaProducer(bootstrap_servers=brokers, enable_idempotence=True, linger_ms=5) as producer:
             begin = loop.time()
             deliveries = []
             while not self._stop.is_set():
                 while self.sent < (loop.time() - begin) * self._rate:
-                    each = record(next(events))
+                    each = record(next(self._events))
                     deliveries.append(await producer.send(topic(each.topic), key=each.key, value=each.value))
                     self.sent += 1
                 await asyncio.sleep(0.01)
@@ -354,10 +357,10 @@ class Feed:
             raise self._failure
 
 
-def made_up(users: int, items: int) -> Iterator[Click | Purchase]:
+def made_up(users: int, items: int, first: int = 0) -> Iterator[Click | Purchase]:
     """Clicks, and every fifth a purchase; never two of a user with the same time."""
     start = 1_760_000_000_000
-    for n in range(1 << 40):
+    for n in range(first, 1 << 40):
         user, item, ts = f"user-{n * 7 % users}", f"item-{n * n % items}", start + n
         if n % 5:
             yield Click(f"c{n}", user, item, ts)

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +18,7 @@ T = TypeVar("T")
 
 PATIENCE_S = 120.0  # what takes longer is broken, however busy the machine: a first start compiles for some 20 s
 POLL_S = 0.05
+ROOT = Path(__file__).parents[1]  # from where Python finds the modules of the tests
 
 
 def until(condition: Callable[[], T], what: Callable[[], str] | str, within_s: float = PATIENCE_S) -> T:
@@ -37,10 +38,15 @@ def environment(**settings: Any) -> dict[str, str]:
 
 
 class WorkerProcess:
-    """One worker. `start` after it ended starts it again with the same settings; the log goes on in the same file."""
+    """One worker. `start` after it ended starts it again with the same settings; the log goes on in the same file.
 
-    def __init__(self, data_dir: Path, log: Path, **settings: Any) -> None:
-        self.data_dir, self.log = data_dir, log
+    `command` is the module that runs, with its arguments.
+    """
+
+    def __init__(
+        self, data_dir: Path, log: Path, *, command: Sequence[str] = ("streamer", "worker"), **settings: Any
+    ) -> None:
+        self.data_dir, self.log, self._command = data_dir, log, command
         self.port = free_port()
         self._environment = environment(data_dir=data_dir, http_port=self.port, **{"failpoints": True} | settings)
         self._process: subprocess.Popen[bytes] | None = None
@@ -54,8 +60,9 @@ class WorkerProcess:
         self._log_begins = self.log.stat().st_size if self.log.exists() else 0
         with self.log.open("ab") as out:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "streamer", "worker"],
+                [sys.executable, "-m", *self._command],
                 env=self._environment,
+                cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
@@ -126,9 +133,13 @@ class WorkerProcess:
     # ---- what is done to it
     def stop(self) -> int:
         """SIGTERM, as an orchestrator does; the exit code."""
+        self.ask_to_stop()
+        return self.exit_code()
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM; does not wait."""
         self.is_wanted = False
         self._signal(signal.SIGTERM)
-        return self.exit_code()
 
     def kill(self) -> None:
         """SIGKILL, for good; nothing when it has ended."""
