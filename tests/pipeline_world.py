@@ -15,10 +15,11 @@ from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.cut import CHANGED, Candidates, Cut, cut
 from streamer.pipeline.decode import Limits, decode_events
 from streamer.pipeline.fold import DUPLICATE, Folded, fold
-from streamer.pipeline.gate import Thresholds
+from streamer.pipeline.gate import INTERESTS, Thresholds
 from streamer.pipeline.layout import Shape, Users, allocate
-from streamer.pipeline.publish import Names, Policy, Scales, World
+from streamer.pipeline.publish import Names, Policy, World
 from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.top_interests import Scales
 from streamer.profile import Profile
 
 DAY_MS = 86_400_000
@@ -136,9 +137,8 @@ class Line:
 
     def profile(self, user_id: str = "ann") -> Profile:
         """A look at a user, as the HTTP API takes it."""
-        slots = self.slots(user_id)
-        reading = publish.read(self.world, slots, publish.assess(self.world, slots), publish.fold_in(self.world, slots))
-        return publish.profile(reading, 0, user_id, publish.changes(reading, 0), self.causes[slots[0]])
+        slot = self.slot(user_id)
+        return publish.profile(self.world, slot, user_id, INTERESTS, self.causes[slot])
 
 
 def profiles(result: Cut) -> list[Profile]:

@@ -13,8 +13,10 @@ from hypothesis import strategies as st
 from streamer.events import Item
 from streamer.pipeline import publish
 from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
+from streamer.pipeline.gate import INTERESTS
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.layout import pack, unpack
+from streamer.pipeline.profile_json import Telling
 from streamer.pipeline.publish import Names
 from streamer.profile import Interest, ItemEvent, Profile
 from tests.oracle import Replay, UserTruth
@@ -152,8 +154,7 @@ def read_by_a_stranger(line: Line, names: Names) -> Profile:
     slots = stranger.slots("ann")
     unpack(stranger.users, slots, pack(line.users, line.slots("ann"), [b""]))
     world = stranger.world._replace(names=names)
-    reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
-    return publish.profile(reading, 0, "ann", publish.changes(reading, 0), "")
+    return publish.profile(world, int(slots[0]), "ann", INTERESTS)
 
 
 def test_names_that_the_catalogue_does_not_know_come_from_the_fallback() -> None:
@@ -211,8 +212,10 @@ def test_users_that_are_read_together_do_not_mix() -> None:
     for i, user_id in enumerate(["ann", "bob", "cid"]):
         line.feed([click(f"{user_id} {item_id}", item_id, T0, user_id) for item_id in [*ITEMS][: 2 * i + 1]])
     slots = line.slots("cid", "ann", "bob")
-    reading = publish.read(line.world, slots, publish.assess(line.world, slots), publish.fold_in(line.world, slots))
-    together = [publish.profile(reading, row, user_id, [], "") for row, user_id in enumerate(["cid", "ann", "bob"])]
+    telling = Telling([b"cid", b"ann", b"bob"], [b"", b"", b""], np.zeros(3, np.uint8), np.ones(3))
+    assessed, vectors = publish.assess(line.world, slots), publish.fold_in(line.world, slots)
+    written = publish.write(line.world, slots, assessed, vectors, telling)
+    together = [msgspec.json.decode(value, type=Profile) for value in written.values]
     alone = [msgspec.structs.replace(line.profile(user_id), changed=(), cause="") for user_id in ("cid", "ann", "bob")]
     assert together == alone
 

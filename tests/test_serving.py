@@ -305,7 +305,7 @@ class TestAccess:
 
     async def test_app_that_would_listen_elsewhere_is_refused(self) -> None:
         with pytest.raises(ValueError, match="faust_options"):
-            install(App("shop", broker="kafka://127.0.0.1:9"), Shop(people=1), load())
+            install(App("shop", broker="kafka://127.0.0.1:9", datadir=tempfile.gettempdir()), Shop(people=1), load())
 
     def test_other_workers_are_told_the_advertised_url(self) -> None:
         assert faust_options(load(advertised_url="https://a.example"))["canonical_url"] == "https://a.example"

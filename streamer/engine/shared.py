@@ -13,8 +13,9 @@ from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.decode import Limits
 from streamer.pipeline.gate import Thresholds
 from streamer.pipeline.layout import Shape
-from streamer.pipeline.publish import Policy, Scales
+from streamer.pipeline.publish import Policy
 from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.top_interests import Scales
 from streamer.settings import Settings
 
 

@@ -93,13 +93,11 @@ class View:
         return self._read(partition, self._scratch, 0, user_id)
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:
-        slots = np.array([slot], np.int64)
         if users.head["counts"][slot, N_SEEN] == 0:
             return None  # a blank slot: all that came of this user was turned away
-        world = partition.world._replace(users=users)
-        reading = publish.read(world, slots, publish.assess(world, slots), publish.fold_in(world, slots))
         why = self._last.why(user_id, int(users.head["version"][slot]))
-        return publish.profile(reading, 0, user_id, why.changed, why.cause)
+        profile = publish.profile(partition.world._replace(users=users), slot, user_id)
+        return msgspec.structs.replace(profile, changed=why.changed, cause=why.cause)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)

@@ -20,12 +20,13 @@ Reference: MODEL measurements in the README; Cormode et al. 2009, "Forward decay
 """
 
 import numpy as np
-from numba import njit
+
+from streamer.model.compiled import leaf
 
 RECENT, MAIN, EVENTS, EVER = 0, 1, 2, 3
 
 
-@njit(cache=True)
+@leaf
 def add(tags, weights, tag_ts, published, n, tag, ts, amount, half_lives_ms):  # type: ignore[no-untyped-def]
     """Count one event for one tag; returns the number of tags and a published tag that had to make room (0: none).
 
@@ -55,7 +56,7 @@ def add(tags, weights, tag_ts, published, n, tag, ts, amount, half_lives_ms):  #
     return n, lost
 
 
-@njit(cache=True)
+@leaf
 def _merge(w, tag_ts, j, ts, amount, half_lives_ms):  # type: ignore[no-untyped-def]
     """Bring the older of weights and event to the time of the newer, and add."""
     gap = ts - tag_ts[j]
@@ -68,7 +69,7 @@ def _merge(w, tag_ts, j, ts, amount, half_lives_ms):  # type: ignore[no-untyped-
         tag_ts[j] = ts
 
 
-@njit(cache=True)
+@leaf
 def weakest(weights, tag_ts, n, now, half_life_ms):  # type: ignore[no-untyped-def]
     """The tag with the least main weight at `now`; of equals the one seen longest ago, then the first."""
     where = 0
@@ -81,7 +82,7 @@ def weakest(weights, tag_ts, n, now, half_life_ms):  # type: ignore[no-untyped-d
     return where
 
 
-@njit(cache=True)
+@leaf
 def shares(weights, tag_ts, n, now, scale, half_life_ms, prior, smoothing, out):  # type: ignore[no-untyped-def]
     """Smoothed shares P(t) on one scale at `now` into `out` f64[n]; `prior` f64[n] is P0 of each tag. Returns Σ x."""
     total = 0.0

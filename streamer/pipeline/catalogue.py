@@ -22,6 +22,7 @@ from streamer.errors import StateError
 from streamer.events import Item
 from streamer.model.factors import initial_vector
 from streamer.pipeline.hashing import HashTable, hash_id, lookup
+from streamer.pipeline.json_bytes import Quoted
 
 TAGS_PER_ITEM: Final = 16  # tags of an item that count; titles of shop items have 3 to 8 words
 PRIOR_EVENTS: Final = 100.0  # how many events the catalogue's own tag frequencies weigh as, before there are any
@@ -65,6 +66,7 @@ class Catalogue:
         self.slot_of: dict[str, int] = {}
         self.table = HashTable()
         self.ids: list[str] = []
+        self.quoted_ids = Quoted()
         self.facts: list[Item | None] = []
         self.hashes = np.zeros(0, np.uint64)
         self.owners = np.zeros(0, np.int32)  # the partition that owns each item
@@ -76,6 +78,7 @@ class Catalogue:
         self.popularity_ts = np.zeros(0, np.int64)
         self.tag_names: dict[int, str] = {}
         self.tag_table = HashTable()
+        self.quoted_tags = Quoted()  # in the order of `tag_table`
         self.tag_prior = np.zeros(0, np.float64)
         self.prior_floor = 1 / PRIOR_EVENTS
         self.has_new_tags = False  # items brought tags that `tag_prior` has not taken in
@@ -96,7 +99,8 @@ class Catalogue:
         key = hash_id(tag)
         if key not in self.tag_names:
             self.tag_names[key] = tag
-            self.tag_table.put(key, len(self.tag_names) - 1)
+            self.tag_table.put(key, len(self.quoted_tags))
+            self.quoted_tags.append(tag)
         return key
 
     def describe(self, item: Item) -> int:
@@ -166,6 +170,7 @@ class Catalogue:
             self._grow(max(1024, 2 * slot))
         self.slot_of[item_id] = slot
         self.ids.append(item_id)
+        self.quoted_ids.append(item_id)
         self.facts.append(None)
         self.hashes[slot] = key
         self.owners[slot] = self._owner_of(item_id)

@@ -4,15 +4,16 @@ Everything happens between two batches and at once: rows, profiles and positions
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from itertools import starmap
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.pipeline import gate, publish
 from streamer.pipeline.layout import N_VECTOR, Users, pack
-from streamer.pipeline.publish import Reading, World
-from streamer.profile import Change
+from streamer.pipeline.profile_json import ACTIVE, BEAT, Telling
+from streamer.pipeline.publish import World
 
 # Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2
@@ -50,7 +51,7 @@ def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, du
 
     `causes` are the event ids behind unpublished changes, by slot; those of published users are emptied.
     """
-    slots, why, keys = candidates
+    slots, why, _ = candidates
     world.space.take_in_new_tags()
     assessed = publish.assess(world, slots)
     vectors, cosine = _vectors(world, slots, (assessed.reasons != 0) | (why != CHANGED))
@@ -58,12 +59,7 @@ def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, du
     assessed.reasons[moved] |= gate.VECTOR
     out = np.flatnonzero((assessed.reasons != 0) | (why != CHANGED))
     _stamp(world.users, slots[out], now_ms)
-    reading = publish.read(world, slots[out], gate.rows_of(assessed, out), vectors[out])
-    publications = [
-        _publication(reading, row, keys[i].decode(), int(why[i]), float(cosine[i]), causes)
-        for row, i in enumerate(out.tolist())
-    ]
-    _mark_published(reading)
+    publications = _publish(world, candidates, out, gate.rows_of(assessed, out), vectors[out], cosine[out], causes)
     held = _hold(world.users, np.delete(slots, out), due_ms)
     return Cut(pack(world.users, slots, [causes[slot].encode() for slot in slots.tolist()]), publications, held)
 
@@ -91,37 +87,49 @@ def _stamp(users: Users, slots: NDArray[np.int64], now_ms: int) -> None:
     users.head["held_until"][slots] = 0
 
 
-def _publication(reading: Reading, row: int, user_id: str, why: int, cosine: float, causes: list[str]) -> Publication:
-    slot = int(reading.slots[row])
-    changed = _changes(reading, row, why, cosine)
-    profile = publish.profile(reading, row, user_id, changed, causes[slot])
-    causes[slot] = ""
-    return Publication(slot, profile.version, profile.as_of, publish.encode(profile), changed[0].what, why == CHANGED)
+def _publish(
+    world: World,
+    candidates: Candidates,
+    out: NDArray[np.int64],
+    assessed: gate.Assessed,
+    vectors: NDArray[np.float32],
+    cosine: NDArray[np.float64],
+    causes: list[str],
+) -> list[Publication]:
+    """The profiles of the candidates at `out`."""
+    users, slots, why = world.users, candidates.slots[out], candidates.why[out]
+    telling = Telling(
+        [candidates.keys[i] for i in out.tolist()],
+        [causes[slot].encode() for slot in slots.tolist()],
+        _tell(assessed.reasons, why),
+        cosine,
+    )
+    written = publish.write(world, slots, assessed, vectors, telling)
+    for slot in slots.tolist():
+        causes[slot] = ""
+    _mark_published(users, slots, assessed, vectors)
+    heads = users.head[slots]
+    columns = slots, heads["version"], heads["as_of"], written.values, written.first, why == CHANGED
+    return list(starmap(Publication, zip(*(_listed(column) for column in columns), strict=True)))
 
 
-def _changes(reading: Reading, row: int, why: int, cosine: float) -> list[Change]:
-    """Why the profile goes out; never empty. A heartbeat says first that it is one."""
-    beat = [Change("heartbeat")] if why == HEARTBEAT else []
-    return [*beat, *_moves(reading, row, cosine)] or [Change("activity")]
+def _listed(column: NDArray[Any] | list[Any]) -> list[Any]:
+    return column if isinstance(column, list) else column.tolist()
 
 
-def _moves(reading: Reading, row: int, cosine: float) -> list[Change]:
-    """What moved since the last profile. Of a first profile that says it all."""
-    reasons = int(reading.assessed.reasons[row])
-    if reasons & gate.FIRST:
-        return [Change("first_profile")]
-    found = publish.changes(reading, row) if reasons & gate.INTERESTS else []
-    if reasons & gate.VECTOR:
-        found.append(Change("vector_moved", before=1.0, after=round(cosine, 4)))
-    return found
+def _tell(reasons: NDArray[np.uint8], why: NDArray[np.int64]) -> NDArray[np.uint8]:
+    """Why each profile goes out; never nothing. A heartbeat says first that it is one."""
+    tell = reasons | np.where(why == HEARTBEAT, BEAT, 0).astype(np.uint8)
+    return np.where(tell & ~np.uint8(BEAT) | (why == HEARTBEAT), tell, ACTIVE).astype(np.uint8)
 
 
-def _mark_published(reading: Reading) -> None:
-    """What went out is what later changes are held against."""
-    users, slots = reading.world.users, reading.slots
-    gate.mark_published(users, slots, reading.assessed.share, reading.assessed.status)
+def _mark_published(
+    users: Users, slots: NDArray[np.int64], assessed: gate.Assessed, vectors: NDArray[np.float32]
+) -> None:
+    """What goes out is what later changes are held against."""
+    gate.mark_published(users, slots, assessed.share, assessed.status)
     users.head["lost_tag"][slots] = 0
-    users.vector[slots] = gate.quantise(reading.vectors)
+    users.vector[slots] = gate.quantise(vectors)
     users.head["counts"][slots, N_VECTOR] = users.vector.shape[1]
 
 

@@ -8,9 +8,9 @@ Kafka got them.
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from streamer.model.compiled import leaf
 from streamer.model.interests import add
 from streamer.pipeline.layout import (
     CURRENCIES,
@@ -64,7 +64,7 @@ def fold(
     return Folded(outcome, predecessors)
 
 
-@njit(cache=True)
+@leaf
 def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  # type: ignore[no-untyped-def]
     for i in order:
         s = events.slot[i]
@@ -94,7 +94,7 @@ def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  #
         users.touched_at[s] = events.appended_at[i]
 
 
-@njit(cache=True)
+@leaf
 def _seen(ring, head, event):  # type: ignore[no-untyped-def]
     """Whether the ring has the event id; puts it in otherwise, over the oldest when full."""
     n = np.int64(head.counts[N_SEEN])
@@ -109,13 +109,13 @@ def _seen(ring, head, event):  # type: ignore[no-untyped-def]
     return False
 
 
-@njit(cache=True)
+@leaf
 def _remember_predecessors(users, s, head, out):  # type: ignore[no-untyped-def]
     for j in range(min(np.int64(head.counts[N_RECENT]), np.int64(len(out)))):
         out[j] = users.recent_item[s, j]
 
 
-@njit(cache=True)
+@leaf
 def _count(users, s, head, events, i):  # type: ignore[no-untyped-def]
     ts = events.ts[i]
     head.by_hour[(ts // HOUR_MS) % 24] += 1
@@ -130,7 +130,7 @@ def _count(users, s, head, events, i):  # type: ignore[no-untyped-def]
         head.clicks += 1
 
 
-@njit(cache=True)
+@leaf
 def _spend(users, s, head, currency, micros):  # type: ignore[no-untyped-def]
     n = np.int64(head.counts[N_SPEND])
     for j in range(n):
@@ -143,7 +143,7 @@ def _spend(users, s, head, currency, micros):  # type: ignore[no-untyped-def]
         head.counts[N_SPEND] = n + 1
 
 
-@njit(cache=True)
+@leaf
 def _add_recent(items, times, head, item, ts, kind):  # type: ignore[no-untyped-def]
     """Insert by time, newest first; among equal times by kind, a topic each, so that it never matters which topic was
     read first; among equal kinds the later arrival is the newer."""

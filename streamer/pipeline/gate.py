@@ -14,9 +14,9 @@ Shares are taken at the user's own newest event: nobody's profile changes by sil
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from streamer.model.compiled import leaf
 from streamer.model.interests import MAIN, shares
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import lookup
@@ -91,7 +91,7 @@ def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
     return np.rint(vectors / np.where(largest > 0, largest, 1) * 127).astype(np.int8)
 
 
-@njit(cache=True)
+@leaf
 def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # type: ignore[no-untyped-def]
     for i in range(len(slots)):
         s = slots[i]
@@ -122,7 +122,7 @@ def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # 
                 out.reasons[i] |= INTERESTS
 
 
-@njit(cache=True)
+@leaf
 def _verdict(share, published, thresholds):  # type: ignore[no-untyped-def]
     before = published > 0
     now = share >= thresholds.enter or (before and share >= thresholds.leave)
@@ -135,7 +135,7 @@ def _verdict(share, published, thresholds):  # type: ignore[no-untyped-def]
     return SAME
 
 
-@njit(cache=True)
+@leaf
 def mark_published(users, slots, share, status):  # type: ignore[no-untyped-def]
     """Keep the shares that are published now as what later ones are held against."""
     for i in range(len(slots)):

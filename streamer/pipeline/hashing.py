@@ -2,8 +2,9 @@
 
 import numpy as np
 import xxhash
-from numba import njit
 from numpy.typing import NDArray
+
+from streamer.model.compiled import leaf
 
 _xxh3 = xxhash.xxh3_64_intdigest
 
@@ -44,7 +45,7 @@ class HashTable:
             self.filled += _put(self.keys, self.values, keys[i], values[i])
 
 
-@njit(cache=True)
+@leaf
 def lookup(keys, values, key):  # type: ignore[no-untyped-def]
     """The value of a u64 key in a HashTable's arrays, or -1."""
     mask = np.uint64(len(keys) - 1)
@@ -56,14 +57,14 @@ def lookup(keys, values, key):  # type: ignore[no-untyped-def]
     return np.int32(-1)
 
 
-@njit(cache=True)
+@leaf
 def lookup_all(keys, values, wanted, out):  # type: ignore[no-untyped-def]
     """`lookup` of every key of `wanted` u64[n] into `out` i32[n]."""
     for i in range(len(wanted)):
         out[i] = lookup(keys, values, wanted[i])
 
 
-@njit(cache=True)
+@leaf
 def _put(keys, values, key, value):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(keys) - 1)
     i = key & mask
