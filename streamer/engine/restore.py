@@ -44,7 +44,7 @@ class Restore:
     async def run(self) -> None:
         """Read to the end. A store that is no prefix of the changelog is moved aside first.
 
-        Raises StateError, with every store left as it is, where the changelog has nothing in its place.
+        Raises StateError, with every store left as it is, where the changelog does not have all that is missing.
         """
         if not self._todo:
             return
@@ -103,23 +103,40 @@ class Restore:
     def _unusable(self, tp: TopicPartition, first: int, end: int) -> str | None:
         """Why a store cannot be brought up from a changelog that reaches from `first` to `end`; None where it can.
 
-        Raises StateError where the changelog is the store's own, and has nothing to restore from.
+        Raises StateError where rows are deleted from the changelog that the store does not have.
         """
-        store, now = _store(self._todo[tp]), self._origin
-        noted = store.origin
-        origin = now if noted is None else msgspec.msgpack.decode(noted, type=Origin)
-        if not store.next_offset:
-            return None
-        if (origin.cluster, origin.topic) != (now.cluster, now.topic):
-            return f"it belongs to {origin.topic} of cluster {origin.cluster}"
-        why = "the changelog was made anew" if now.is_made_anew(origin) else _out_of_range(store, first, end)
-        if why is not None and first >= end:
+        store = _store(self._todo[tp])
+        why = self._why_unusable(store, first, end)
+        if first > 0 and (why is not None or not store.next_offset):
+            raise StateError(
+                f"{tp.topic}/{tp.partition} has no records before offset {first}, and {store.path} cannot do without"
+                f" them ({why or 'it is empty'}): were they deleted? Bring back a disk that reached offset {first},"
+                " or start anew under another STREAMER_APP_ID; what is on disk is left as it is"
+            )
+        if why is not None and first >= end and self._is_its_own(store):
             raise StateError(
                 f"{tp.topic}/{tp.partition} has no records, but {store.path} was saved up to its offset"
                 f" {store.next_offset}: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID;"
                 " the state on disk is left as it is"
             )
         return why
+
+    def _why_unusable(self, store: Store, first: int, end: int) -> str | None:
+        origin = self._origin_of(store)
+        if not store.next_offset:
+            return None
+        if not self._is_its_own(store):
+            return f"it belongs to {origin.topic} of cluster {origin.cluster}"
+        return "the changelog was made anew" if self._origin.is_made_anew(origin) else _out_of_range(store, first, end)
+
+    def _is_its_own(self, store: Store) -> bool:
+        """Whether the changelog has the name and the cluster of the one that the store is a prefix of."""
+        origin, now = self._origin_of(store), self._origin
+        return (origin.cluster, origin.topic) == (now.cluster, now.topic)
+
+    def _origin_of(self, store: Store) -> Origin:
+        noted = store.origin
+        return self._origin if noted is None else msgspec.msgpack.decode(noted, type=Origin)
 
     def _apply(self, partition: Partition, records: list[Any]) -> None:
         latest = {record.key: record.value for record in records}
