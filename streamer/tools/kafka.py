@@ -66,6 +66,7 @@ class EmbeddedKafka:
         log_file: where Kafka logs to; default `kafka.log` in the data directory.
         properties: broker settings that win over PROPERTIES.
         jvm_options: Java options that win over the defaults, as `-Xmx2g`.
+        lock: names the jars, and with them the version of Kafka.
     """
 
     def __init__(
@@ -76,8 +77,10 @@ class EmbeddedKafka:
         log_file: Path | None = None,
         properties: Mapping[str, str] | None = None,
         jvm_options: Sequence[str] = (),
+        lock: Path = kafka_jars.LOCK,
     ) -> None:
-        self._dir = DataDir(data_dir)
+        self.version = kafka_jars.locked_version(lock)
+        self._lock, self._dir = lock, DataDir(data_dir, self.version)
         self._wanted_port = port
         self._properties = {**PROPERTIES, **(properties or {})}
         self._jvm_options = tuple(jvm_options)
@@ -100,7 +103,7 @@ class EmbeddedKafka:
         note = self._dir.open()
         try:
             choose_port(self._wanted_port, note.port)  # a taken port is told before a long download
-            self._launch(note, kafka_jars.install(), timeout_s)
+            self._launch(note, kafka_jars.install(lock=self._lock), timeout_s)
         except OSError as exc:
             self.stop()
             raise self._dir.unusable(exc) from exc
@@ -147,7 +150,7 @@ class EmbeddedKafka:
             port = choose_port(self._wanted_port, note.port)
             self._write_properties("server.properties", port)
             if self._run(java, note, port, timeout_s):
-                self._dir.save(Note(cluster_id=note.cluster_id, port=port, kafka=KAFKA_VERSION))
+                self._dir.save(Note(cluster_id=note.cluster_id, port=port, kafka=self.version))
                 self._dir.close()  # Java and its guard hold the lock now; a fork of ours must not
                 return
             self._check_worth_another_try(last=last)
@@ -204,14 +207,14 @@ class EmbeddedKafka:
     def _archive_options(self, jars: Sequence[Path]) -> list[str]:
         if any(option.startswith("-XX:AOT") for option in self._jvm_options):
             return []
-        return kafka_java.archive_options(jars, _train)
+        return kafka_java.archive_options(jars, lambda option: _train(option, self._lock))
 
 
-def _train(option: str) -> None:
+def _train(option: str, lock: Path) -> None:
     """Run a broker once, so that Java notes what it loads. A failure costs speed only."""
-    Console(stderr=True).print(f"preparing Apache Kafka {KAFKA_VERSION} for fast starts (about 10 s, once)")
     with TemporaryDirectory() as scratch:
-        kafka = EmbeddedKafka(Path(scratch), jvm_options=[option])
+        kafka = EmbeddedKafka(Path(scratch), jvm_options=[option], lock=lock)
+        Console(stderr=True).print(f"preparing Apache Kafka {kafka.version} for fast starts (about 10 s, once)")
         kafka._grace_s = ARCHIVE_GRACE_S
         try:
             with kafka:

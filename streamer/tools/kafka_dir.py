@@ -43,10 +43,10 @@ class Note(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DataDir:
-    """A locked data directory. Raises DataDirError with what to do when it cannot be used."""
+    """A locked data directory of a broker of `version`. Raises DataDirError with what to do when it cannot be used."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+    def __init__(self, path: Path, version: str = KAFKA_VERSION) -> None:
+        self.path, self._version = path.absolute(), version
         self.logs = self.path / "logs"
         self.lock_fd = -1
 
@@ -135,14 +135,14 @@ class DataDir:
         return note
 
     def _new_note(self) -> Note:
-        note = Note(cluster_id=_new_cluster_id(), port=0, kafka=KAFKA_VERSION)
+        note = Note(cluster_id=_new_cluster_id(), port=0, kafka=self._version)
         self.save(note)
         return note
 
     def _check(self, note: Note) -> None:
-        if _numbers(note.kafka) > _numbers(KAFKA_VERSION):
+        if _numbers(note.kafka) > _numbers(self._version):
             raise DataDirError(
-                f"{self.path} was written by Kafka {note.kafka}, this is {KAFKA_VERSION}: upgrade streamer, or choose "
+                f"{self.path} was written by Kafka {note.kafka}, this is {self._version}: upgrade streamer, or choose "
                 "another directory with --data-dir"
             )
         cluster = self._cluster_of_logs()

@@ -74,6 +74,11 @@ def locked_jars(lock: Path = LOCK) -> list[Jar]:
     return [Jar(sha256, int(size), coordinate) for sha256, size, coordinate in map(str.split, lines)]
 
 
+def locked_version(lock: Path = LOCK) -> str:
+    """The version of a lock file's first jar, which is the program itself."""
+    return locked_jars(lock)[0].coordinate.rpartition(":")[2]
+
+
 def default_cache() -> Path:
     """The platform's place for files that can be had again: $XDG_CACHE_HOME, ~/.cache or ~/Library/Caches."""
     given = os.environ.get("XDG_CACHE_HOME")  # noqa: TID251 - the platform's convention, not a setting of ours
@@ -84,7 +89,7 @@ def default_cache() -> Path:
 
 def jar_dir(cache: Path | None = None, lock: Path = LOCK) -> Path:
     """Where this version's jars are kept in `cache`."""
-    return (cache or default_cache()) / f"{lock.stem.removesuffix('_jars')}-{KAFKA_VERSION}"
+    return (cache or default_cache()) / f"{lock.stem.removesuffix('_jars')}-{locked_version(lock)}"
 
 
 def install(cache: Path | None = None, repositories: Mapping[str, str] | None = None, lock: Path = LOCK) -> list[Path]:
@@ -135,7 +140,7 @@ def _fetch_all(jars: list[Jar], home: Path, repositories: Mapping[str, str] | No
     staging = home / "staging"
     shutil.rmtree(staging, ignore_errors=True)  # left by a process that was killed
     try:
-        with _progress(sum(jar.size for jar in jars)) as progress_of_file:
+        with _progress(home.name, sum(jar.size for jar in jars)) as progress_of_file:
             _in_parallel(lambda jar: _fetch(jar, home, _maven(staging, repositories, progress_of_file)), jars)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
@@ -185,10 +190,10 @@ def _maven(
 
 
 @contextmanager
-def _progress(total_bytes: int) -> Iterator[ProgressOfFile]:
+def _progress(what: str, total_bytes: int) -> Iterator[ProgressOfFile]:
     """A line for logs and a bar for people, on stderr: stdout is for results."""
     console = Console(stderr=True)
-    console.print(f"downloading Apache Kafka {KAFKA_VERSION} ({total_bytes / 1e6:.0f} MB, once)")
+    console.print(f"downloading Apache {what} ({total_bytes / 1e6:.0f} MB, once)")
     with Progress(console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("Apache Kafka", total=total_bytes)
 
