@@ -45,8 +45,8 @@ def check(fleet: Deployment) -> None:
 
 def owned(process: WorkerProcess) -> float:
     """Partitions that a worker has open."""
-    answer = process.get("/readyz") if process.is_running else None
-    return process.metric("streamer_partitions_owned") if answer is not None and answer[0] == 200 else 0
+    status, _ = (process.get("/readyz") if process.is_running else None) or (0, b"")
+    return process.metric_if_it_answers("streamer_partitions_owned") or 0 if status == 200 else 0
 
 
 def share(fleet: Deployment, *workers: WorkerProcess) -> None:

@@ -72,4 +72,4 @@ def test_many_rounds_of_growing_and_shrinking_cost_nothing(fleet: Deployment, ro
             share(fleet, one, two, three)
             fleet.wait_progress(SOME)
     check(fleet)
-    assert fleet.ends == []
+    assert set(fleet.ends or ()) <= {FENCED}

@@ -23,7 +23,7 @@ def test_workers_that_come_and_go_in_order_cost_nothing(fleet: Deployment) -> No
         share(fleet, two)
         fleet.wait_progress(SOME)
     check(fleet)
-    assert fleet.ends == []
+    assert set(fleet.ends or ()) <= {FENCED}
 
 
 def test_killed_workers_partitions_move_to_the_others(fleet: Deployment) -> None:
@@ -39,9 +39,7 @@ def test_killed_workers_partitions_move_to_the_others(fleet: Deployment) -> None
 
 # ---- SIGTERM
 def applied(process: WorkerProcess) -> float:
-    """User events that a worker has applied since its start; 0 when it answers no more."""
-    if process.get("/healthz") is None:
-        return 0
+    """User events that a worker has applied since its start."""
     return sum(process.metric("streamer_events_total", type=kind, outcome="applied") for kind in ("click", "purchase"))
 
 
@@ -81,14 +79,19 @@ def test_rebalance_in_the_middle_of_a_recovery_costs_nothing(fleet: Deployment) 
         one.fail_at("restoring", "hold")
         one.start()
         fleet.until(lambda: says(one, b"opening"), "a recovery under way")
-        before = one.metric("streamer_rebalances_total")
+        before = rebalances(one)
         three = fleet.worker("three")
-        fleet.until(lambda: one.metric("streamer_rebalances_total") > before, "a rebalance while it is")
+        fleet.until(lambda: rebalances(one) > before, "a rebalance while it is")
         one.let_go()
         share(fleet, one, two, three)
         fleet.wait_progress(SOME)
     assert set(fleet.ends or ()) <= {FENCED}
     check(fleet)
+
+
+def rebalances(process: WorkerProcess) -> float:
+    """How often it was told which partitions are its own."""
+    return process.metric_if_it_answers("streamer_rebalances_total") or 0
 
 
 def says(process: WorkerProcess, reason: bytes) -> bool:
@@ -140,4 +143,4 @@ def test_worker_that_was_idle_for_long_takes_over(kafka: EmbeddedKafka, tmp_path
             share(fleet, idle)
             fleet.wait_progress(SOME)
         check(fleet)
-        assert fleet.ends == []
+        assert set(fleet.ends or ()) <= {FENCED}

