@@ -17,7 +17,7 @@ from aiokafka.abc import ConsumerRebalanceListener
 from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from mode import Service
 
-from streamer import metrics
+from streamer import metrics, upstream
 from streamer.engine.exit import leave
 from streamer.engine.fetching import Fetching, Group, fetch_options, wait
 from streamer.engine.headers import accept_any_name
@@ -61,7 +61,7 @@ class Ingest(Service, ConsumerRebalanceListener):
     async def on_start(self) -> None:
         """Join the group."""
         accept_any_name()
-        self.app.flow_control.resume()  # Faust would open its channels only with a consumer of its own
+        upstream.let_channels_flow(self.app)
         settings = self.settings
         self.consumer = AIOKafkaConsumer(
             **aiokafka_options(settings),
@@ -212,7 +212,7 @@ class Ingest(Service, ConsumerRebalanceListener):
     def owner_url(self, partition: int) -> str | None:
         """The URL of the worker that owns a partition, as of the last assignment."""
         topic = self._topics[0]
-        for url, topics in self.app.assignor.external_topic_distribution.items():
+        for url, topics in upstream.owners(self.app).items():
             if partition in topics.get(topic, ()):
                 return str(url)
         return None

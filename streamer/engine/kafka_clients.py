@@ -15,10 +15,10 @@ from typing import Any
 import structlog
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError, SaslAuthenticationFailedError
-from kafka.net.compat import KafkaNetClient
 
 from streamer.errors import BrokerError, SettingsError
 from streamer.settings import Settings
+from streamer.upstream import AdminConnection
 
 log = structlog.get_logger(__name__)
 
@@ -190,10 +190,10 @@ def _reasons() -> Iterator[_Reasons]:
 
 def _connect(settings: Settings) -> KafkaAdminClient:
     """One attempt at an admin client. Raises _NoAnswerError with the reason, BrokerError for refused credentials."""
-    made: list[KafkaNetClient] = []
+    made: list[AdminConnection] = []
 
-    def keep(**config: Any) -> KafkaNetClient:
-        made.append(KafkaNetClient(**config))
+    def keep(**config: Any) -> AdminConnection:
+        made.append(AdminConnection(**config))
         return made[-1]
 
     options = kafka_python_options(settings) | {"bootstrap_servers": [_listening(settings)]}

@@ -5,7 +5,6 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
-from aiokafka.partitioner import murmur2
 from numpy.typing import NDArray
 
 from streamer.engine.cache import UserCache
@@ -17,6 +16,7 @@ from streamer.pipeline.publish import Policy
 from streamer.pipeline.space import ItemSpace
 from streamer.pipeline.top_interests import Scales
 from streamer.settings import Settings
+from streamer.upstream import murmur2
 
 
 def partition_of(key: bytes, partitions: int) -> int:

@@ -11,7 +11,6 @@ import faust
 import msgspec
 import structlog
 from aiohttp import ETag, web
-from faust.web.base import BlueprintManager
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamer.events import Item
@@ -22,6 +21,7 @@ from streamer.serving.forward import forward
 from streamer.serving.problems import Problem, of_http, unavailable
 from streamer.serving.view import NotOwner, NotReady, WorkerView
 from streamer.settings import Settings
+from streamer.upstream import bare_web
 
 log = structlog.get_logger(__name__)
 
@@ -66,8 +66,7 @@ def install(app: faust.App, view: WorkerView, settings: Settings, heartbeat_s: f
     if app.conf.web_bind != settings.http_host:
         raise ValueError(f"the app listens on {app.conf.web_bind}: make it with **faust_options(settings)")
     _warn_if_open(settings)
-    app.web.blueprints = BlueprintManager()  # none of Faust's own pages
-    server: web.Application = app.web.web_app
+    server = bare_web(app)
     api = Api(app, view, settings, heartbeat_s)
     server.middlewares.append(api.guard)
     server.on_response_prepare.append(access.add_headers)

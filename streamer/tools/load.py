@@ -14,12 +14,12 @@ from typing import Any, Self
 import msgspec
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from aiokafka.partitioner import murmur2
 
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.errors import BrokerError, TopicsError
 from streamer.settings import Settings
 from streamer.tools.lines import LINE_TYPES
+from streamer.upstream import murmur2
 
 ITEMS = LINE_TYPES["item"].topic
 TOPICS = tuple(dict.fromkeys(line_type.topic for line_type in LINE_TYPES.values()))

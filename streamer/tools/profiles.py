@@ -11,12 +11,12 @@ import msgspec
 import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
-from kafka.partitioner import murmur2
 
 from streamer.engine.kafka_clients import admin_client, kafka_python_options
 from streamer.errors import BrokerError, StreamerError, TopicsError
 from streamer.profile import Profile
 from streamer.settings import Settings
+from streamer.upstream import murmur2
 
 log = structlog.get_logger(__name__)
 

@@ -1,0 +1,38 @@
+"""What we use of Faust and kafka-python beyond what they document. All of it is in here.
+
+Their versions, mode's and aiokafka's are pinned exactly: tests/test_upstream.py says what we rely on, and fails when a
+new version changes it.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from kafka.net.compat import KafkaNetClient as AdminConnection  # closed by us where an admin client fails to start
+from kafka.partitioner import murmur2  # the hash of Java's default partitioner; aiokafka's is the same
+
+if TYPE_CHECKING:
+    import faust
+    from aiohttp import web
+
+__all__ = ["AdminConnection", "bare_web", "let_channels_flow", "murmur2", "owners"]
+
+
+def let_channels_flow(app: "faust.App") -> None:
+    """Let agents take from channels: Faust opens them only with a consumer of its own, and we have ours."""
+    app.flow_control.resume()
+
+
+def owners(app: "faust.App") -> Mapping[str, Mapping[str, Iterable[int]]]:
+    """Which worker has what as of the last assignment: partitions by topic, by the worker's URL."""
+    distribution: Mapping[str, Mapping[str, Iterable[int]]] = app.assignor.external_topic_distribution
+    return distribution
+
+
+def bare_web(app: "faust.App") -> "web.Application":
+    """Faust's web server without any of Faust's own pages. Not started yet."""
+    from faust.web.base import BlueprintManager
+
+    server: Any = app.web
+    server.blueprints = BlueprintManager()
+    application: web.Application = server.web_app
+    return application
