@@ -27,7 +27,7 @@ demo: $(INSTALLED) ## Kafka, made-up shoppers, a worker and a page to look at (A
 test: $(INSTALLED) ## the tests (ARGS="-k late -x")
 	$(BIN)/pytest $(ARGS)
 
-test-faults: $(INSTALLED) ## the long rounds: kills, frozen workers, lost disks
+test-faults: $(INSTALLED) ## the long rounds of faults, a control and a soak (ARGS="--rounds 5 --soak-minutes 60")
 	$(BIN)/pytest -m slow $(ARGS)
 
 check: $(INSTALLED) ## all that CI checks besides the tests
