@@ -124,6 +124,16 @@ def test_changelog_made_anew_and_empty_leaves_the_only_state_alone(
     assert (partition.store.get(KEY), moved(partition.store)) == (b"on disk", [])
 
 
+def test_restore_tells_how_far_it_is(deployment: Deployment, partition: Partition) -> None:
+    settings = deployment.settings
+    put(settings, settings.changelog_topic, *(b"row" for _ in range(50)))
+    told: list[tuple[int, int]] = []
+    origin = changelog_origin(settings)
+    asyncio.run(Restore(settings, origin, [partition], lambda done, total: told.append((done, total))).run())
+    assert told[-1] == (49, 49), "the store stood at 1"
+    assert told == sorted(told)
+
+
 # ---- offsets and the records behind them
 def delete_all(admin: KafkaAdminClient, topic: str, partitions: int) -> None:
     """What retention does, at once and completely."""

@@ -8,10 +8,8 @@
     6. commit     from here on it has happened, for every reader of committed records
     7. store      the rows and the changelog offset that they reach to, in one write
 
-A crash before 6: nothing of it is visible; the next owner goes on from the position before. Between 6 and 7: the
-store is behind the changelog, and is brought up from it. A producer that was fenced fails at 3 to 6. After any
-failure the outcome of the transaction is unknown, so the process ends: only a restart, which fences the transaction
-first, can tell.
+After any failure the outcome of the transaction is unknown, so the process ends: only a restart, which fences the
+transaction first, can tell. What a crash between any two steps leaves behind: EXACTLY_ONCE.md.
 """
 
 import asyncio
