@@ -1,21 +1,25 @@
-"""Memory: what a user takes, and that many more users than the cache holds take no more of it."""
+"""Memory over a long run: many more users than the cache holds take no more of it."""
 
 import time
-import tracemalloc
-from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
-from streamer.engine.cache import UserCache
-from streamer.pipeline.layout import Shape
-from streamer.settings import Settings
-from streamer.tools.bench.peer import Peer
-from streamer.tools.bench.stage import Stage, progress_of
+from streamer.tools.bench.peer import PATIENCE_S, WORKER, Peer
+from streamer.tools.bench.stage import Stage, fill, progress_of
+from streamer.tools.bench.world import World
 from streamer.tools.demo_worker import free_port
 
 LOOK_S = 0.5  # resident memory changes slowly
-POINTS = 20  # of the curve that is shown
-SAMPLE_USERS = 10_000
+POINTS = 40  # of the curve that is shown
+
+
+class Size(NamedTuple):
+    """`few` and `many` users share a cache of `cache_users`, which the few fill already."""
+
+    few: World
+    many: World
+    cache_users: int
 
 
 class Resident(msgspec.Struct, frozen=True):
@@ -26,21 +30,35 @@ class Resident(msgspec.Struct, frozen=True):
     events: int
     peak_mb: float
     end_mb: float
-    disk_bytes_per_user: float
     events_per_second: float
     curve: list[tuple[int, float]]
 
 
-def resident(stage: Stage, name: str, cache_users: int) -> Resident:
+class Memory(msgspec.Struct, frozen=True):
+    """The same worker with few and with many users; `ratio` is the peak with many over the peak with few."""
+
+    few: Resident
+    many: Resident
+    ratio: float
+
+
+def measure(stage: Stage, size: Size) -> Memory:
+    """Both runs. Raises StreamerError when a worker dies or stalls."""
+    few, many = (_resident(stage, world, size.cache_users) for world in (size.few, size.many))
+    return Memory(few, many, round(many.peak_mb / few.peak_mb, 3))
+
+
+def _resident(stage: Stage, world: World, cache_users: int) -> Resident:
     """Run a worker over the whole backlog."""
-    settings = stage.peer(name, cache_users=cache_users, http_port=free_port(stage.settings.http_host, 0))
+    name = f"memory{world.users}"
+    stage = stage.topics(f"{name}-")
+    run = stage.peer(name, cache_users=cache_users, http_port=free_port(stage.settings.http_host, 0))
+    fill(run, world)
     curve: list[tuple[int, float]] = []
-    with (
-        progress_of(settings) as progress,
-        Peer(["streamer", "worker"], settings, stage.home / f"{name}.log", stage.cores.peer) as peer,
-    ):
+    with progress_of(run) as progress, Peer(WORKER, run, stage.home / f"{name}.log", stage.cores.peer) as peer:
+        give_up_s = time.monotonic() + PATIENCE_S
         start_s, events = time.monotonic(), 0
-        while events < stage.world.events:
+        while events < world.events and time.monotonic() < give_up_s:
             peer.check()
             time.sleep(LOOK_S)
             events = progress.events()
@@ -49,35 +67,14 @@ def resident(stage: Stage, name: str, cache_users: int) -> Resident:
             else:
                 start_s = time.monotonic()
         seconds = time.monotonic() - start_s
+    peak_mb = max(mb for _, mb in curve)
+    stage.say(f"{world.users:,} users, {cache_users:,} in the cache: {peak_mb:,.0f} MiB at most")
     return Resident(
-        users=stage.world.users,
+        users=world.users,
         cache_users=cache_users,
         events=events,
-        peak_mb=max(mb for _, mb in curve),
+        peak_mb=peak_mb,
         end_mb=curve[-1][1],
-        disk_bytes_per_user=round(_size(settings.data_dir) / stage.world.users),
         events_per_second=round(events / seconds),
         curve=curve[:: max(len(curve) // POINTS, 1)],
     )
-
-
-def bytes_per_user(settings: Settings) -> int:
-    """Of a user in the cache, all included: columns, key, index."""
-    shape = Shape(settings.recent_items, settings.seen_ids, settings.vector_dim)
-    _filled(shape, 2)  # loads the kernels, whose code is not to be counted
-    tracemalloc.start()
-    try:
-        cache = _filled(shape, SAMPLE_USERS)
-        return round(tracemalloc.get_traced_memory()[0] / len(cache))
-    finally:
-        tracemalloc.stop()
-
-
-def _filled(shape: Shape, users: int) -> UserCache:
-    cache = UserCache(users, shape)
-    cache.slots(0, [b"user-%d" % i for i in range(users)], lambda missing: [None] * len(missing))
-    return cache
-
-
-def _size(directory: Path) -> int:
-    return sum(file.stat().st_size for file in directory.rglob("*") if file.is_file())

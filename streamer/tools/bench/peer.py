@@ -6,10 +6,10 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import IO, Self, cast
 
 import psutil
@@ -22,20 +22,41 @@ from streamer.tools.bench.cores import pinned
 from streamer.tools.demo_worker import LOG_LINES, environment
 
 STOP_S = 30.0  # the worker drains within this, or is ended by force
+PATIENCE_S = 600.0  # for a whole backlog: twenty times what it takes
+LOOK_S = 0.05  # between two questions: a few milliseconds of the broker's core each
 ANSWER_S = 10.0  # a busy event loop answers between two batches
 Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
 
 
-class Peer:
-    """A command with `settings` as its environment; stdout and stderr go to `log`."""
+def python(module: str, *arguments: str) -> list[str]:
+    """A command line of one of our modules."""
+    return [sys.executable, "-m", module, *arguments]
 
-    def __init__(self, arguments: list[str], settings: Settings, log: Path, core: int | None) -> None:
-        self._log, self._settings = log, settings
-        variables = [f"{name}={value}" for name, value in environment(settings).items()]
-        guard = [sys.executable, str(kafka_guard.__file__), str(os.getpid()), str(STOP_S)]
+
+WORKER = python("streamer", "worker")
+
+
+class Peer:
+    """A command with `settings`, and `variables` more, as its environment; stdout and stderr go to `log`.
+
+    At the end it gets SIGTERM, and when it has not ended `stop_s` later, SIGKILL.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        settings: Settings,
+        log: Path,
+        core: int | None,
+        variables: Mapping[str, str] = MappingProxyType({}),
+        stop_s: float = STOP_S,
+    ) -> None:
+        self._log, self._settings, self._stop_s = log, settings, stop_s
+        assignments = [f"{name}={value}" for name, value in {**environment(settings), **variables}.items()]
+        guard = [sys.executable, str(kafka_guard.__file__), str(os.getpid()), str(stop_s)]
         with log.open("wb") as file, pinned(core):
             self._process = subprocess.Popen(  # noqa: S603 - our own command
-                [*guard, "env", *variables, sys.executable, "-m", *arguments],  # `env` becomes Python: the id stays
+                [*guard, "env", *assignments, *command],  # `env` becomes the command: the process id stays
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=file,
@@ -52,7 +73,7 @@ class Peer:
     ) -> None:
         cast("IO[bytes]", self._process.stdin).close()
         try:
-            self._process.wait(STOP_S + 5)
+            self._process.wait(self._stop_s + 5)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
@@ -108,6 +129,16 @@ def wait_for(peer: Peer, pattern: str, patience_s: float) -> re.Match[str]:
             raise StreamerError(f"{pattern!r} was not printed. The log:\n{peer.log()}")
         time.sleep(0.02)
     return found
+
+
+def until(peer: Peer, done: Callable[[], bool], patience_s: float = PATIENCE_S, look_s: float = LOOK_S) -> None:
+    """Ask again and again. Raises StreamerError when the peer ends badly or it takes longer."""
+    give_up_s = time.monotonic() + patience_s
+    while not done():
+        peer.check()
+        if time.monotonic() > give_up_s:
+            raise StreamerError(f"no end after {patience_s:.0f} s. The log:\n{peer.log()}")
+        time.sleep(look_s)
 
 
 def total(samples: Samples, name: str, **labels: str) -> float:

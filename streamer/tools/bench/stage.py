@@ -1,14 +1,16 @@
 """Where a measurement happens: a broker, topics with one backlog, and what the broker says of a group's progress."""
 
+import asyncio
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
-from kafka.errors import CoordinatorNotAvailableError
+from kafka.errors import CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError
 
 from streamer.engine.kafka_clients import admin_client, kafka_python_options
 from streamer.engine.topics import create_topics, topic_specs
@@ -17,11 +19,12 @@ from streamer.events import KINDS
 from streamer.settings import Settings
 from streamer.tools.bench import world
 from streamer.tools.bench.cores import Cores
-from streamer.tools.bench.world import World
+from streamer.tools.bench.peer import LOOK_S, PATIENCE_S
+from streamer.tools.bench.world import Line, World
 from streamer.tools.load import Loader
 
-LOOK_S = 0.05  # between two questions: a few milliseconds of the broker's core each
-PATIENCE_S = 600.0  # for a whole backlog: twenty times what it takes
+# The first group of a broker makes it create its topic of offsets.
+COORDINATOR_COMES = (CoordinatorLoadInProgressError, CoordinatorNotAvailableError, NotCoordinatorError)
 SOURCES = ("items", *(kind.topic for kind in KINDS))
 EVENT_TOPICS = tuple(kind.topic for kind in KINDS)
 
@@ -32,20 +35,33 @@ class Stage(NamedTuple):
     settings: Settings
     home: Path
     cores: Cores
-    world: World
+    broker_pid: int
+    say: Callable[[str], None]  # to people: what happens now
+
+    def topics(self, prefix: str) -> "Stage":
+        """The same place with topics of its own."""
+        return self._replace(settings=self.settings.model_copy(update={"topic_prefix": prefix}))
 
     def peer(self, name: str, **changes: Any) -> Settings:
         """Settings for one run of a peer: a group, a changelog and a data directory of its own."""
         return self.settings.model_copy(update={"app_id": name, "data_dir": self.home / name, **changes})
 
 
-async def fill(settings: Settings, backlog: World) -> None:
-    """Create the topics and load the backlog, items first."""
+def fill(settings: Settings, *parts: World) -> None:
+    """Create the topics and load items, and then the events of all parts."""
     create_topics(settings)
+    load(settings, chain(world.items(parts[0]), *(world.events(part) for part in parts)))
+
+
+def load(settings: Settings, lines: Iterable[Line]) -> None:
+    """Append lines to the topics as fast as it goes."""
+    asyncio.run(_load(settings, lines))
+
+
+async def _load(settings: Settings, lines: Iterable[Line]) -> None:
     async with Loader(settings) as loader:
-        for lines in (world.items(backlog), world.events(backlog)):
-            for topic, key, value in lines:
-                await loader.send(topic, key, value)
+        for topic, key, value in lines:
+            await loader.send(topic, key, value)
 
 
 def renew_outputs(settings: Settings) -> None:
@@ -90,6 +106,10 @@ class Progress:
                 raise StreamerError("Kafka does not answer a consumer")
         return True
 
+    def signals(self) -> int:
+        """How many records the topic of signals has."""
+        return sum(self._consumer.end_offsets(self._partitions("item-signals")).values())
+
     def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(self._settings.topic(topic), n) for n in range(self._settings.partitions)]
 
@@ -98,7 +118,7 @@ class Progress:
         group = self._settings.group_id
         try:
             positions = self._admin.list_group_offsets([group])[group]
-        except CoordinatorNotAvailableError:  # the first group of a broker makes it create its topic of offsets
+        except COORDINATOR_COMES:
             return {}
         return {tp: int(at.offset) for tp, at in positions.items() if tp.topic in names}
 

@@ -24,12 +24,20 @@ Line = tuple[str, bytes, bytes]  # contract topic, key, value
 
 
 class World(NamedTuple):
-    """How large the backlog is. `tour`: the first events are one of every user, so that all of them are met."""
+    """How large the backlog is.
+
+    `tour`: the first events are one of every user, so that all of them are met. `active`: events are of so many users
+    only, picked evenly from all of them and equally busy. `at` numbers the first event and `step_ms` is the event time
+    between two, so that one world goes on where another ended; 0: SPAN_MS over all events.
+    """
 
     users: int
     items: int
     events: int
     tour: bool = False
+    active: int = 0
+    at: int = 0
+    step_ms: int = 0
 
     @property
     def shelves(self) -> int:
@@ -51,12 +59,41 @@ def items(world: World) -> Iterator[Line]:
 
 def events(world: World) -> Iterator[Line]:
     """Clicks and purchases in the order of their time."""
-    rng = np.random.default_rng(SEED)
-    busy = _shares(rng.lognormal(sigma=SPREAD, size=world.users))
+    for columns in _draws(world):
+        for i, user, item, ts, buys, extra in zip(*(column.tolist() for column in columns), strict=True):
+            key = b"user-%d" % user
+            head = b'{"event_id":"e%d","user_id":"%b","item_id":"item-%d","ts":%d,' % (i, key, item, ts)
+            if buys:
+                yield "purchases", key, head + b'"quantity":1,"price":%d.99,"currency":"EUR"}' % (extra % 100)
+            else:
+                yield "clicks", key, head + b'"session_id":"s%d","dwell_ms":%d}' % (i // 5, extra)
+
+
+def counts(world: World) -> NDArray[np.int64]:
+    """How many events each user has, i64[users]: what every peer has to arrive at."""
+    total = np.zeros(world.users, np.int64)
+    for draw in _draws(world):
+        total += np.bincount(draw.user, minlength=world.users)
+    return total
+
+
+class _Draw(NamedTuple):
+    """Events in columns."""
+
+    number: NDArray[np.int64]
+    user: NDArray[np.int64]
+    item: NDArray[np.int64]
+    ts: NDArray[np.int64]
+    buys: NDArray[np.bool_]
+    extra: NDArray[np.int64]
+
+
+def _draws(world: World) -> Iterator[_Draw]:
+    rng = np.random.default_rng([SEED, world.at])
+    busy = _shares(np.ones(world.active) if world.active else rng.lognormal(sigma=SPREAD, size=world.users))
     popular = _shares(1 / np.arange(1, SHELF_ITEMS + 1))
     for first in range(0, world.events, CHUNK):
-        numbers = np.arange(first, min(first + CHUNK, world.events))
-        yield from _chunk(world, rng, numbers, busy, popular)
+        yield _draw(world, rng, np.arange(first, min(first + CHUNK, world.events)), busy, popular)
 
 
 def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,28 +102,25 @@ def _shares(weights: NDArray[np.float64]) -> NDArray[np.float64]:
     return total
 
 
-def _chunk(
+def _draw(
     world: World,
     rng: np.random.Generator,
     numbers: NDArray[np.int64],
     busy: NDArray[np.float64],
     popular: NDArray[np.float64],
-) -> Iterator[Line]:
+) -> _Draw:
     n = len(numbers)
-    users = np.searchsorted(busy, rng.random(n))
+    users = np.searchsorted(busy, rng.random(n)) * (world.users // len(busy))
     if world.tour:
         users = np.where(numbers < world.users, numbers, users)
     favourites = (users * 7 + rng.integers(0, FAVOURITES, n) * 13) % world.shelves
     shelves = np.where(rng.random(n) < ASTRAY, rng.integers(0, world.shelves, n), favourites)
-    chosen = (np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items
-    ts = START_MS + numbers * SPAN_MS // world.events
-    bought = rng.random(n) < BUY
-    extra = rng.integers(1, 60_000, n)
-    columns = (numbers, users, chosen, ts, bought, extra)
-    for i, user, item, when, buys, x in zip(*(column.tolist() for column in columns), strict=True):
-        key = b"user-%d" % user
-        head = b'{"event_id":"e%d","user_id":"%b","item_id":"item-%d","ts":%d,' % (i, key, item, when)
-        if buys:
-            yield "purchases", key, head + b'"quantity":1,"price":%d.99,"currency":"EUR"}' % (x % 100)
-        else:
-            yield "clicks", key, head + b'"session_id":"s%d","dwell_ms":%d}' % (i // 5, x)
+    step_ms = world.step_ms or max(SPAN_MS // world.events, 1)
+    return _Draw(
+        number=world.at + numbers,
+        user=users,
+        item=(np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items,
+        ts=START_MS + (world.at + numbers) * step_ms,
+        buys=rng.random(n) < BUY,
+        extra=rng.integers(1, 60_000, n),
+    )
