@@ -17,7 +17,7 @@ import numpy as np
 
 from streamer.settings import Settings
 from streamer.tools.bench.peer import WORKER, Peer, Samples, total, until
-from streamer.tools.bench.stage import Stage, fill, load, progress_of
+from streamer.tools.bench.stage import Progress, Stage, fill, load, progress_of
 from streamer.tools.bench.window import Cost, cost, moment
 from streamer.tools.bench.world import SPAN_MS, World, events
 from streamer.tools.demo_worker import free_port
