@@ -14,7 +14,8 @@ from streamer.engine.partition import Partition
 from streamer.engine.restore import Restore
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
-from streamer.engine.topics import Origin, changelog_origin, create_topics
+from streamer.engine.topic_ids import Origin, changelog_origin
+from streamer.engine.topics import create_topics
 from streamer.errors import StateError
 from streamer.events import Click
 from streamer.settings import Settings
@@ -22,7 +23,7 @@ from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, deployed
 from tests.worker_process import WorkerProcess, until
 
-BAD_STATE, DELETED_UNREAD = 6, 7
+BAD_TOPICS, BAD_STATE, DELETED_UNREAD = 4, 6, 7
 KEY = b"uada"  # of a row
 
 
@@ -191,6 +192,13 @@ def test_topic_made_anew_and_longer_than_our_position_ends_the_worker(
     said = last_words(process.start(), BAD_STATE)
     assert f"{clicks} was deleted and made anew since we read it" in said
     assert "`streamer reset --to earliest --topic clicks`" in said
+
+
+def test_topic_deleted_while_it_is_read_ends_the_worker(deployment: Deployment, admin: KafkaAdminClient) -> None:
+    clicks = deployment.settings.topic("clicks")
+    process = deployment.worker().wait_ready()
+    admin.delete_topics([clicks])
+    assert f"{clicks} was deleted while we read it" in last_words(process, BAD_TOPICS)
 
 
 def test_position_beyond_the_end_of_a_topic_is_refused() -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from streamer.engine.partition import LAYOUT
 from streamer.engine.store import DataDir, Store, set_aside, shared_cache
-from streamer.engine.topics import Origin
+from streamer.engine.topic_ids import Origin
 from streamer.errors import DataDirError, SettingsError, StateError
 from streamer.settings import Settings
 

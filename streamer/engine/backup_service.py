@@ -23,7 +23,7 @@ from streamer import __version__
 from streamer.engine.backup import FORMAT, Manifest, begin, finish
 from streamer.engine.engine import Engine
 from streamer.engine.partition import LAYOUT, Partition
-from streamer.engine.topics import changelog_origin
+from streamer.engine.topic_ids import changelog_origin
 from streamer.errors import DataDirError, StreamerError
 from streamer.settings import Settings
 

@@ -22,8 +22,8 @@ from streamer.engine.partition import Partition
 from streamer.engine.progress import rest
 from streamer.engine.restore import Restore
 from streamer.engine.store import Store
-from streamer.engine.topics import NO_ID, changelog_origin, topic_ids
-from streamer.errors import StateError
+from streamer.engine.topic_ids import SOURCES, changelog_origin, is_another, topic_ids
+from streamer.errors import StateError, TopicsError
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -61,8 +61,9 @@ class Opening:
     ) -> dict[TopicPartition, int]:
         """Returns where to read on in the topic partitions of `first`, which has their beginnings.
 
-        Raises StateError for state that does not go with the topics that are there.
+        Raises TopicsError for a source that is gone, StateError for state that does not go with the topics there are.
         """
+        self._require_sources(first)
         await asyncio.gather(*(self._open(p, producers[n]) for n, p in self._partitions.items()))
         origin, ids = await asyncio.gather(
             asyncio.to_thread(changelog_origin, self._settings),
@@ -79,6 +80,15 @@ class Opening:
             partition.load()
             self._done += 1
         return {tp: await self._position(tp, first[tp], ids[tp.topic], committed) for tp in first}
+
+    def _require_sources(self, first: Mapping[TopicPartition, int]) -> None:
+        """The assignor leaves out a topic that is not there: nobody would read it, and nobody would know."""
+        gone = {self._settings.topic(name) for name in SOURCES} - {tp.topic for tp in first}
+        if first and gone:
+            raise TopicsError(
+                f"{', '.join(sorted(gone))} was deleted while we read it: bring it back, or `streamer topics create`"
+                " makes an empty one"
+            )
 
     async def _open(self, partition: Partition, producer: Any) -> None:
         await producer.start()  # InitProducerId: from here on no older owner can commit
@@ -99,7 +109,7 @@ class Opening:
                 )
             position.next[topic] = partition.saved[topic] = first if group is None else group
         noted = position.topic_ids.setdefault(topic, topic_id)
-        if noted != topic_id and NO_ID not in (noted, topic_id):
+        if is_another(topic_id, noted):
             raise StateError(
                 f"{tp.topic} was deleted and made anew since we read it: offset {position.next[topic]} of the old one"
                 f" says nothing about the new one. `streamer reset --to earliest --topic {topic}` reads it from its"

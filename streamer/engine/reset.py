@@ -26,16 +26,14 @@ from streamer.engine.changelog import last_position, without_state
 from streamer.engine.kafka_clients import admin_client, aiokafka_options
 from streamer.engine.partition import Position
 from streamer.engine.store import POSITION, Row
-from streamer.engine.topics import topic_ids
+from streamer.engine.topic_ids import EVENTS, SOURCES, topic_ids
+from streamer.engine.topics import require_topics
 from streamer.engine.transactions import Outgoing, partition_producer, send
 from streamer.errors import SettingsError, StreamerError
-from streamer.events import KINDS
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-EVENTS: Final = tuple(kind.topic for kind in KINDS)
-TOPICS: Final = (*EVENTS, "items", "item-signals")  # what a partition has positions in
 TRANSACTION_MS: Final = 600_000  # a million users take half a minute; brokers grant 15 minutes
 
 
@@ -75,7 +73,7 @@ def plan(settings: Settings, target: Target) -> Reset:
     """What a reset would do. Changes nothing.
 
     Raises SettingsError for topics without positions, StreamerError while the group has members, StateError for state
-    that this version cannot read, BrokerError when there is no broker.
+    that this version cannot read, TopicsError or BrokerError when topics or the broker are not there.
     """
     return asyncio.run(_reset(settings, target, write=False))
 
@@ -102,6 +100,7 @@ def require_stopped(settings: Settings) -> None:
 
 async def _reset(settings: Settings, target: Target, *, write: bool) -> Reset:
     _check(target)
+    require_topics(settings)
     require_stopped(settings)
     async with AsyncExitStack() as stack:
         producers = {}
@@ -118,9 +117,9 @@ async def _reset(settings: Settings, target: Target, *, write: bool) -> Reset:
 
 
 def _check(target: Target) -> None:
-    unknown = sorted(set(target.topics) - set(TOPICS))
+    unknown = sorted(set(target.topics) - set(SOURCES))
     if unknown:
-        raise SettingsError(f"--topic {', '.join(unknown)}: positions are kept in {', '.join(TOPICS)}")
+        raise SettingsError(f"--topic {', '.join(unknown)}: positions are kept in {', '.join(SOURCES)}")
     if target.drop_state and target.topics:
         raise SettingsError("--drop-state rebuilds everything from all topics: leave --topic out")
 
@@ -149,7 +148,7 @@ class _Places:
     async def find(cls, settings: Settings, target: Target, consumer: Any) -> "_Places":
         """Look them all up."""
         places = cls(settings, target, consumer)
-        names = target.topics or (TOPICS if target.drop_state else EVENTS)
+        names = target.topics or (SOURCES if target.drop_state else EVENTS)
         topics = [settings.topic(name) for name in names]
         places._ids = topic_ids(settings, topics)
         await places._look(topics)

@@ -17,7 +17,8 @@ from streamer.engine.held import Passing
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition
 from streamer.engine.store import Store
-from streamer.engine.topics import DAY_MS, OUTAGE_MS, Origin
+from streamer.engine.topic_ids import Origin
+from streamer.engine.topics import DAY_MS, OUTAGE_MS
 from streamer.errors import StateError
 from streamer.settings import Settings
 

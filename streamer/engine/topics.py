@@ -4,7 +4,6 @@ A topic that its first producer creates has the broker's defaults, and those los
 be deleted after a week instead of compacted. So a worker starts only when no difference is an error.
 """
 
-import uuid
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal
 
@@ -47,7 +46,6 @@ _CHANGELOG = _COMPACT | {
     # Of 128 MiB segments only the last is uncompacted: a restore is not slowed by a gigabyte of repeats.
     "segment.bytes": 128 * 1_048_576,
 }
-NO_ID = str(uuid.UUID(int=0))
 _IN_SYNC = "min.insync.replicas"
 
 
@@ -76,18 +74,6 @@ class Difference(msgspec.Struct, frozen=True):
         if self.what == "topic":
             return f"{self.have}: {self.hint}"
         return f"{self.what} is {self.have}, has to be {self.want}: {self.hint}"
-
-
-class Origin(msgspec.Struct, frozen=True):
-    """Which changelog a local state is a prefix of; `topic_id` is Kafka's own, NO_ID from brokers before 2.8."""
-
-    cluster: str
-    topic: str
-    topic_id: str
-
-    def is_made_anew(self, since: "Origin") -> bool:
-        """Whether this is the same name, but was deleted and created since: every topic has an id of its own."""
-        return NO_ID not in (self.topic_id, since.topic_id) and self.topic_id != since.topic_id
 
 
 class Rule(msgspec.Struct, frozen=True):
@@ -182,20 +168,6 @@ def rejected_bytes(settings: Settings) -> int:
     name = settings.topic("rejected")
     with admin_client(settings) as admin:
         return int(_configs(admin, [name])[name]["max.message.bytes"])
-
-
-def changelog_origin(settings: Settings) -> Origin:
-    """Which changelog is there now. Raises BrokerError when there is no broker."""
-    with admin_client(settings) as admin:
-        cluster: str = admin.describe_cluster()["cluster_id"]
-        (topic,) = _describe(admin, [settings.changelog_topic])
-    return Origin(cluster, settings.changelog_topic, str(topic.get("topic_id", NO_ID)))
-
-
-def topic_ids(settings: Settings, names: list[str]) -> dict[str, str]:
-    """Kafka's own id of each topic: another one after the topic was deleted and made anew; NO_ID before Kafka 2.8."""
-    with admin_client(settings) as admin:
-        return {topic["name"]: str(topic.get("topic_id", NO_ID)) for topic in _describe(admin, names)}
 
 
 def describe(differences: Iterable[Difference], severity: Severity) -> list[str]:
