@@ -19,6 +19,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.errors import KafkaError
 from rocksdict import Options, Rdict
 
 from streamer.engine.store import HELD, NEXT, ORIGIN
@@ -97,7 +98,7 @@ class Deployment:
         self.workers: list[WorkerProcess] = []
         self.ends: list[int] | None = None  # a list: workers that end are started again, and their exit codes noted
         self._followers: dict[str, Follower] = {}
-        self._admin = KafkaAdminClient(bootstrap_servers=brokers)
+        self._admin: Any = None
         create_topics(self.settings)
 
     def worker(
@@ -115,7 +116,7 @@ class Deployment:
             process.kill()
         for follower in self._followers.values():
             follower.close()
-        self._admin.close()
+        self._close_admin()
 
     # ---- in
     def send(self, records: Iterable[Record | Click | Purchase | Item], **producer: Any) -> list[tuple[int, int]]:
@@ -177,9 +178,23 @@ class Deployment:
                 process.start()
 
     def committed(self) -> dict[TopicPartition, int]:
-        """Where the group stands in the source topics."""
-        offsets = self._admin.list_group_offsets([self.settings.group_id])[self.settings.group_id]
-        return {tp: entry.offset for tp, entry in offsets.items()}
+        """Where the group stands in the source topics. Asks again while brokers come and go."""
+        groups = until(self._ask_for_group, "an answer about the group")
+        return {tp: entry.offset for tp, entry in groups[self.settings.group_id].items()}
+
+    def _ask_for_group(self) -> dict[str, dict[TopicPartition, Any]]:
+        """Nothing at all when the group's coordinator does not answer: a client goes on asking one that is no more."""
+        try:
+            self._admin = self._admin or KafkaAdminClient(bootstrap_servers=self.settings.brokers.split(","))
+            return dict(self._admin.list_group_offsets([self.settings.group_id]))
+        except KafkaError:
+            self._close_admin()
+            return {}
+
+    def _close_admin(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
 
     def wait_progress(self, events: int) -> None:
         """Wait until checkpoints have so many more records than now."""

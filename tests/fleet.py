@@ -3,6 +3,24 @@
 Every event has an id of its own and workers remember one id a user only (`seen_ids`), so that an event that is applied
 twice is seen. `check` compares, after each fault, profiles with an independent replay of the source topics, versions
 with 1, 2, 3, … and every RocksDB with the changelog.
+
+| fault | where |
+|---|---|
+| workers that come and go in order; many rounds; the stock agent as the control | `_scale`, `_rounds`, `_stock` |
+| kill -9 in rotation | `_rounds` |
+| a crash between any two steps of a checkpoint | `_steps`, `_rounds` |
+| a broker that restarts, clean or hard; one of three killed; one that hangs | test_startup, `_brokers` |
+| a worker frozen beyond the session time-out that wakes | `_steps` (inside a transaction), `_rounds` |
+| a rebalance during recovery and during a revoke | `_scale` |
+| a disk that is lost or old; a changelog cut off, empty, made anew; withdrawn transactions | `_disk`, test_positions |
+| random orders of fetches and completions | `_orders`, test_merge |
+| holes in the offsets of a source | `_sources` |
+| what is produced is refused or times out | `_steps`, `_brokers` |
+| poison, oversized and truncated records; an exception in a batch | test_bad_input, `_sources`, `_steps` |
+| SIGTERM under load | `_scale` |
+| an idle worker takes over | `_scale` |
+| soak | `_soak` |
+| Kafka 3.9; state of an older layout | `_brokers`; test_layout |
 """
 
 import shutil

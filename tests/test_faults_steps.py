@@ -16,22 +16,15 @@ from tests.fleet import FENCED, KILLED, RATE, SOME, STEPS, UNEXPECTED, check, fa
 TS = 1_760_000_000_000
 
 
-def test_kill_between_any_two_steps_of_a_checkpoint_costs_nothing(fleet: Deployment) -> None:
+def test_crash_between_any_two_steps_and_exception_in_a_batch_cost_nothing(fleet: Deployment) -> None:
     process = named(fleet, "w").wait_ready()
     with Feed(fleet, RATE):
         for step in STEPS:
             fail_at(fleet, process, step)
-        fleet.wait_progress(SOME)
-    assert (fleet.ends or []).count(KILLED) == len(STEPS)
-    check(fleet)
-
-
-def test_exception_in_the_middle_of_a_batch_ends_the_worker_before_a_commit(fleet: Deployment) -> None:
-    process = named(fleet, "w").wait_ready()
-    with Feed(fleet, RATE):
         fail_at(fleet, process, "mid_batch", "raise")
         fleet.wait_progress(SOME)
-    assert (fleet.ends or []).count(UNEXPECTED) == 1
+    ends = fleet.ends or []
+    assert (ends.count(KILLED), ends.count(UNEXPECTED)) == (len(STEPS), 1)
     assert process.log.read_text().count("leaving without a commit") == 1
     check(fleet)
 
