@@ -16,9 +16,9 @@ import msgspec
 import numpy as np
 
 from streamer.settings import Settings
-from streamer.tools.bench.peer import WORKER, Peer, Samples, total, until
+from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, Samples, total, until
 from streamer.tools.bench.stage import Progress, Stage, fill, load, progress_of
-from streamer.tools.bench.window import Cost, cost, moment
+from streamer.tools.bench.window import Cost, cost, moment, process_cpu_s
 from streamer.tools.bench.world import SPAN_MS, World, events
 from streamer.tools.demo_worker import free_port
 
@@ -112,7 +112,8 @@ def _spread(costs: list[Cost]) -> float:
 def _items(stage: Stage, size: Size, number: int) -> Items:
     stage = stage.topics(f"items{number}-")
     tour, _, anybody, _ = _parts(size, ACTIVE, number)
-    run = stage.peer("worker", http_port=free_port(stage.settings.http_host, 0))
+    changes = {"http_port": free_port(stage.settings.http_host, 0), "session_timeout_ms": FROZEN_MS}
+    run = stage.peer("worker", **changes)
     fill(run, tour)
     with progress_of(run) as progress, Peer(WORKER, run, stage.home / f"items{number}.log", stage.cores.peer) as peer:
         _wait(peer, progress, tour.events)
@@ -144,7 +145,8 @@ def _parts(size: Size, users: int, items: int) -> _Parts:
 def _run_of(stage: Stage, number: int, cache_users: int) -> tuple[Stage, Settings]:
     stage = stage.topics(f"users{number}-")
     port = free_port(stage.settings.http_host, 0)
-    return stage, stage.peer(f"users{number}", cache_users=cache_users, http_port=port)
+    changes = {"cache_users": cache_users, "http_port": port, "session_timeout_ms": FROZEN_MS}
+    return stage, stage.peer(f"users{number}", **changes)
 
 
 def _users(stage: Stage, size: Size, number: int) -> Users:
@@ -160,9 +162,11 @@ def _users(stage: Stage, size: Size, number: int) -> Users:
 
 
 def _stretch(peer: Peer, progress: Progress, stage: Stage, run: Settings, part: World) -> Cost:
-    """The cost of a part's events, from their load until all that comes of them is committed."""
+    """The cost of a part's events, from the first until all that comes of them is committed."""
     before = moment(peer, stage.broker_pid)
-    load(run, events(part))
+    with peer.frozen():
+        load(run, events(part))
+    before = before._replace(at_s=time.monotonic(), broker_cpu_s=process_cpu_s(stage.broker_pid))
     _wait(peer, progress, part.at + part.events)
     return cost(before, moment(peer, stage.broker_pid), run.partitions)
 

@@ -6,7 +6,8 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from http.client import HTTPException
 from pathlib import Path
 from types import MappingProxyType, TracebackType
@@ -23,6 +24,7 @@ from streamer.tools.demo_worker import LOG_LINES, environment
 
 STOP_S = 30.0  # the worker drains within this, or is ended by force
 PATIENCE_S = 600.0  # for a whole backlog: twenty times what it takes
+FROZEN_MS = 120_000  # session time-out of a worker that is frozen while its backlog is loaded: some seconds
 LOOK_S = 0.05  # between two questions: a few milliseconds of the broker's core each
 ANSWER_S = 10.0  # a busy event loop answers between two batches
 Samples = Mapping[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -77,6 +79,17 @@ class Peer:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """It stands still inside; Kafka waits for it as long as its `session_timeout_ms`."""
+        process = psutil.Process(self.pid)
+        process.suspend()
+        try:
+            yield
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
     def check(self) -> None:
         """Raise StreamerError with the end of the log when it has ended badly."""

@@ -4,17 +4,17 @@ This machine has two cores and the broker needs one of them, so two workers can 
 core, which shows what being two costs, and one on each core, where the second shares with the broker.
 """
 
+import time
 from contextlib import ExitStack
 from typing import NamedTuple
 
 import msgspec
 
 from streamer.settings import Settings
-from streamer.tools.bench.peer import WORKER, Peer, total, until
-from streamer.tools.bench.speed import WARM
-from streamer.tools.bench.stage import Stage, fill, progress_of, renew_outputs
-from streamer.tools.bench.window import moment
-from streamer.tools.bench.world import World
+from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, total, until
+from streamer.tools.bench.stage import Stage, fill, load, progress_of
+from streamer.tools.bench.window import process_cpu_s
+from streamer.tools.bench.world import World, events
 from streamer.tools.demo_worker import free_port
 
 
@@ -43,8 +43,6 @@ class Scaling(msgspec.Struct, frozen=True):
 def measure(stage: Stage, size: Size) -> Scaling:
     """The three arrangements. Raises StreamerError when a worker dies or stalls."""
     peer, broker = stage.cores.peer, stage.cores.broker
-    stage = stage.topics("scaling-")
-    fill(stage.peer("one"), size.world)
     return Scaling(
         _arrangement(stage, size.world, "one", [peer]),
         _arrangement(stage, size.world, "same", [peer, peer]),
@@ -53,30 +51,40 @@ def measure(stage: Stage, size: Size) -> Scaling:
 
 
 def _arrangement(stage: Stage, backlog: World, name: str, cores: list[int | None]) -> Arrangement:
-    group = stage.peer(name)
-    renew_outputs(group)
+    stage = stage.topics(f"scaling-{name}-")
+    group = stage.peer(name, session_timeout_ms=FROZEN_MS)
+    fill(group, backlog._replace(events=0))
     with ExitStack() as stack:
         progress = stack.enter_context(progress_of(group))
         peers = [stack.enter_context(_worker(stage, group, n, core)) for n, core in enumerate(cores)]
-        first = peers[0]
-
-        def shared() -> bool:
-            """Whether each worker has its part of the partitions, and the group is in its stride."""
-            for peer in peers[1:]:
-                peer.check()
-            owned = [total(peer.samples(), "streamer_partitions_owned") for peer in peers]
-            return owned == [group.partitions / len(peers)] * len(peers) and progress.events() >= WARM * backlog.events
-
-        until(first, shared)
-        before = [moment(peer, stage.broker_pid) for peer in peers]
-        until(first, lambda: progress.events() == backlog.events)
-        after = [moment(peer, stage.broker_pid) for peer in peers]
-    events = sum(m.applied for m in after) - sum(m.applied for m in before)
-    cpu_s = sum(m.cpu_s for m in after) - sum(m.cpu_s for m in before)
-    rate = events / (after[0].at_s - before[0].at_s)
-    broker_us = 1e6 * (after[0].broker_cpu_s - before[0].broker_cpu_s) / events
+        until(peers[0], lambda: _have_parts(peers, group.partitions))
+        with ExitStack() as frozen:
+            for peer in peers:
+                frozen.enter_context(peer.frozen())
+            load(group, events(backlog))
+        before = _used(stage, peers)
+        until(peers[0], lambda: progress.events() == backlog.events)
+        until(peers[0], progress.has_learned)
+        spent = [end - start for start, end in zip(before, _used(stage, peers), strict=True)]
+    seconds, worker_s, broker_s = spent
+    rate = backlog.events / seconds
     stage.say(f"{name}: {rate:,.0f} events a second")
-    return Arrangement(round(rate, 1), round(1e6 * cpu_s / events, 3), round(broker_us, 3))
+    a_million = 1e6 / backlog.events
+    return Arrangement(round(rate, 1), round(a_million * worker_s, 3), round(a_million * broker_s, 3))
+
+
+def _have_parts(peers: list[Peer], partitions: int) -> bool:
+    """Whether each worker has its part of the partitions, and answers for it."""
+    for peer in peers:
+        peer.check()
+    samples = [peer.samples() for peer in peers]
+    owned = {total(of_peer, "streamer_partitions_owned") for of_peer in samples}
+    return owned == {partitions / len(peers)} and all(total(of_peer, "streamer_ready") for of_peer in samples)
+
+
+def _used(stage: Stage, peers: list[Peer]) -> tuple[float, float, float]:
+    """Seconds: the clock, CPU of all workers, CPU of the broker."""
+    return time.monotonic(), sum(peer.cpu_s() for peer in peers), process_cpu_s(stage.broker_pid)
 
 
 def _worker(stage: Stage, group: Settings, number: int, core: int | None) -> Peer:
