@@ -9,7 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from streamer.engine.catalogue_reader import CatalogueReader
+from streamer.engine.failpoint import Failpoint
+from streamer.engine.opening import Opening
+from streamer.engine.partition import Partition
+from streamer.engine.shared import shared_state
+from streamer.engine.store import shared_cache
 from streamer.engine.watchdog import GRACE_S, LOOK_S, Watchdog, Work
+from streamer.settings import load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import deployed, made_up
 
@@ -93,6 +100,20 @@ async def test_event_loop_that_does_not_answer_ends_the_process() -> None:
     assert ended.wait(60), "blocks the loop until the thread of the watchdog notices"
     assert "the event loop does not answer" in reasons[0]
     await dog.stop()
+
+
+def test_restore_is_slow_or_stands_still(tmp_path: Path) -> None:
+    settings = load(data_dir=tmp_path, failpoints=False)
+    shared = shared_state(settings)
+    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    opening = Opening(settings, reader, {0: Partition(0, shared)}, shared_cache(8), Failpoint(settings))
+    opening.restored(10, 100)
+    before = opening.steps
+    opening.restored(10, 100)
+    assert opening.steps == before
+    opening.restored(11, 100)
+    assert opening.steps > before
+    assert opening.doing.startswith("restoring 1 partitions, 11 %, 89 rows left, about ")
 
 
 # ---- on a real broker

@@ -46,7 +46,7 @@ class Opening:
     ) -> None:
         self._settings, self._reader, self._partitions = settings, reader, partitions
         self._block_cache, self._failpoint = block_cache, failpoint
-        self.restored_rows = 0
+        self.restored_rows, self._restored_to = 0, 0
         self.doing = f"opening {len(partitions)} partitions"
         self._done = 0
         self._began_at = self._said_at = time.monotonic()
@@ -54,7 +54,7 @@ class Opening:
     @property
     def steps(self) -> int:
         """Grows with every step forward."""
-        return self._done + self._reader.records_read
+        return self._done + self._restored_to + self._reader.records_read
 
     async def run(
         self, producers: Mapping[int, Any], first: Mapping[TopicPartition, int], committed: Committed
@@ -69,7 +69,7 @@ class Opening:
             asyncio.to_thread(changelog_origin, self._settings),
             asyncio.to_thread(topic_ids, self._settings, sorted({tp.topic for tp in first})),
         )
-        restore = Restore(self._settings, origin, list(self._partitions.values()), self._restored)
+        restore = Restore(self._settings, origin, list(self._partitions.values()), self.restored)
         await self._failpoint.hold("restoring")
         self._began_at = self._said_at = time.monotonic()
         await restore.run()
@@ -117,11 +117,11 @@ class Opening:
             )
         return position.next[topic]
 
-    def _restored(self, done: int, total: int) -> None:
-        """Of the changelog's records, `done` of `total` are restored."""
+    def restored(self, done: int, total: int) -> None:
+        """Of the changelog's records, `done` of `total` are restored. Called over and over, also when nothing came."""
         now = time.monotonic()
         so_far = rest(done, total, now - self._began_at)
-        self._done += 1
+        self._restored_to = done
         self.doing = f"restoring {len(self._partitions)} partitions, {so_far}"
         metrics.RESTORE_SECONDS_LEFT.set(so_far.seconds or 0)
         if now - self._said_at >= SAY_EVERY_S and so_far.left:
