@@ -100,6 +100,16 @@ CACHE_EVICTIONS = Counter(
     "streamer_cache_evictions_total", "Users that left memory to make room for others.", registry=REGISTRY
 )
 ITEMS = Gauge("streamer_items", "Items of the catalogue that this worker knows.", registry=REGISTRY)
+CATALOGUE_ITEMS = Gauge(
+    "streamer_catalogue_items",
+    "Items in memory, those among them that only events named; STREAMER_CATALOGUE_ITEMS bounds them.",
+    registry=REGISTRY,
+)
+CATALOGUE_TAGS = Gauge(
+    "streamer_catalogue_tags",
+    "Names of tags in memory, those among them that only events named; STREAMER_CATALOGUE_ITEMS bounds them.",
+    registry=REGISTRY,
+)
 
 # Partitions
 RESTORE_ROWS = Counter("streamer_restore_rows_total", "Rows of state restored from the changelog.", registry=REGISTRY)

@@ -69,6 +69,13 @@ class Settings(BaseSettings):
         Path("streamer-data"), "path", "beside the process; in production a volume of the worker's own"
     )
     cache_users: int = option(100_000, "users", "about 5 KB each: 500 MB", ge=1000, le=50_000_000)
+    catalogue_items: int = option(
+        1_000_000,
+        "items",
+        "about 1 KB each in every worker; beyond it, items that only events name get no model",
+        ge=1000,
+        le=100_000_000,
+    )
     rocksdb_cache_mb: int = option(64, "MiB", "one block cache shared by all partitions", ge=8)
 
     # Flow
@@ -94,6 +101,10 @@ class Settings(BaseSettings):
         "ms",
         "work that makes no progress for this long ends the worker (exit code 75); a group may take 60 s to rebalance",
         ge=5000,
+    )
+
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = option(
+        "none", "codec", "of all that the worker writes to Kafka"
     )
 
     # Bad input

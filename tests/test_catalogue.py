@@ -100,6 +100,59 @@ def test_thousands_of_items_stay_what_they_are_while_the_columns_grow() -> None:
         assert tags_of(known, f"item {i}") == [f"tag {i % 7}"]
 
 
+# Bounds
+
+
+def full(*items: Item) -> Catalogue:
+    """Room for three items and three names of tags."""
+    made = Catalogue(DIM, limit=3)
+    for one in items:
+        made.describe(one)
+    for n in range(3 - len(items)):
+        made.see(f"seen {n}")
+    return made
+
+
+def test_made_up_items_share_one_slot_once_there_is_no_room() -> None:
+    known = full(item("mug", "kitchen"))
+    slots = {known.see(f"made up {n}") for n in range(1000)}
+    assert slots == {known.crowd}
+    assert len(known) == 4
+    assert known.name(hash_id("made up 7")) is None
+    assert (known.n_tags[known.crowd], known.vectors[known.crowd].any()) == (0, False)
+
+
+def test_while_there_is_room_nobody_is_in_the_crowd() -> None:
+    known = catalogue(item("mug"))
+    assert known.see("cup") == 1
+    assert known.crowd == -1
+
+
+def test_what_is_listed_gets_a_slot_whether_there_is_room_or_not() -> None:
+    known = full()
+    assert known.see("mug") == known.crowd
+    slot = known.describe(item("mug", "kitchen", "gift", "blue", "large"))
+    assert slot != known.crowd
+    assert (known.see("mug"), known.listed) == (slot, 1)
+    assert tags_of(known, "mug") == ["kitchen", "gift", "blue", "large"]
+
+
+def test_a_model_of_an_item_that_has_no_room_is_passed_over() -> None:
+    known = full(item("mug", "kitchen"))
+    assert known.apply_model(model("mug")) == 0
+    assert known.apply_model(model("made up", tags=("blue",))) is None
+    known.see("made up")
+    assert known.apply_model(model("made up")) is None
+    assert (known.newest_ts, known.modelled.sum(), len(known)) == (T0, 1, 4)
+
+
+def test_names_of_tags_of_events_pass_once_there_is_no_room() -> None:
+    known = Catalogue(DIM, limit=3)
+    assert [known.see_tag(f"tag {n}") for n in range(5)] == [hash_id(f"tag {n}") for n in range(5)]
+    assert sorted(known.tag_names.values()) == ["tag 0", "tag 1", "tag 2"]
+    assert sorted(known.passing_tags.values()) == ["tag 3", "tag 4"]
+
+
 # Models
 
 

@@ -9,9 +9,11 @@ from aiokafka import AIOKafkaProducer
 
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.shared import Shared, shared_state
-from streamer.events import Item
+from streamer.events import Click, Item
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, deployed, record
+
+LIMIT, MORNING = 1000, 1_760_000_000_000
 
 
 @pytest.fixture
@@ -32,6 +34,31 @@ async def reader(deployment: Deployment, shared: Shared) -> AsyncIterator[Catalo
     await reading.loaded.wait()
     yield reading
     await reading.stop()
+
+
+def test_made_up_ids_fill_no_memory_and_count_for_their_users(kafka: EmbeddedKafka, tmp_path: Path) -> None:
+    """Each click names an item and a tag that nobody saw before; profiles name them all, also after a restart."""
+    limits = {"catalogue_items": LIMIT, "publish_within_ms": 500, "partitions": 2}
+    with deployed(kafka.brokers, tmp_path, **limits) as deployment:
+        deployment.send([Item("mug", "Mug", ("kitchen",))])
+        worker = deployment.worker().wait_ready()
+        for half in (range(25), range(25, 30)):
+            deployment.send(
+                Click(
+                    f"c{n}-{user}", f"user-{user}", f"junk-{n}-{user}", MORNING + 97 * n + user, tags=(f"t{n}-{user}",)
+                )
+                for n in half
+                for user in range(60)
+            )
+            deployment.check_profiles()
+            assert worker.metric("streamer_catalogue_items") <= LIMIT + 1
+            assert worker.metric("streamer_catalogue_tags") <= LIMIT
+            assert worker.said.count("catalogue full") == 1
+            assert worker.stop() == 0
+            worker.start().wait_ready()
+        assert len({each.key for each in deployment.read(deployment.settings.models_topic)}) <= LIMIT
+        deployment.send([Item("late", "Listed late", ("kitchen",)), Click("c", "user-0", "late", MORNING + 10**6)])
+        deployment.check_profiles()
 
 
 async def test_who_catches_up_finds_every_item_that_was_acknowledged_before(

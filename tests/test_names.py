@@ -76,3 +76,29 @@ def test_items_that_came_after_the_opening_are_named_as_well() -> None:
     refer(named, catalogue, "mug")
     many = tuple(f"item {i}" for i in range(3000))
     assert refer(named, catalogue, *many) == rows(many)
+
+
+def test_names_that_pass_are_written_each_time_and_not_remembered() -> None:
+    """Of items and tags beyond the catalogue's bound."""
+    catalogue, named = Catalogue(8, limit=1), Named()
+    catalogue.describe(Item("mug", "mug", ("kitchen",)))
+    for _ in range(2):
+        slots = np.array([catalogue.see("mug"), catalogue.see("junk")], np.int64)
+        catalogue.pass_by("junk")
+        tags = np.array([catalogue.see_tag("kitchen"), catalogue.see_tag("noise")], np.uint64)
+        named.refer(slots, tags, own_tags=True, catalogue=catalogue)
+        written = named.take()
+        assert rows(("junk",), ("noise",)).items() <= written.items()
+        assert written.keys() <= rows(("mug", "junk"), ("kitchen", "noise")).keys()
+        assert (catalogue.passing_items, catalogue.passing_tags) == ({}, {})
+
+
+def test_a_name_is_at_hand_while_its_row_is_on_its_way() -> None:
+    catalogue, named = shop(("mug", ())), Named()
+    named.refer(np.array([0]), NO_TAGS, own_tags=False, catalogue=catalogue)
+    key = item_key(hash_id("mug"))
+    assert named.unstored(key) == b"mug"
+    named.take()
+    assert named.unstored(key) == b"mug"
+    named.take()
+    assert named.unstored(key) is None

@@ -44,6 +44,7 @@ class CatalogueReader(Service):
         self._moved = asyncio.Condition()
         self._applied: dict[TopicPartition, int] = {}  # the consumer's own position is that of what it handed out
         self._refreshed = 0.0
+        self._said_full = False
         self.named: dict[
             int, Named
         ] = {}  # of the partitions that are open: they name an item's tags anew when those change
@@ -97,8 +98,26 @@ class CatalogueReader(Service):
         self._applied = {tp: await self._consumer.position(tp) for tp in self._partitions}
         async with self._moved:
             self._moved.notify_all()
+        self._note_size()
         if self.loaded.is_set() and time.monotonic() - self._refreshed > REFRESH_S:
             self._refresh()
+
+    def _note_size(self) -> None:
+        catalogue, limit = self._catalogue, self._settings.catalogue_items
+        metrics.ITEMS.set(catalogue.listed)
+        metrics.CATALOGUE_ITEMS.set(len(catalogue))
+        metrics.CATALOGUE_TAGS.set(len(catalogue.tag_names))
+        full = max(len(catalogue), len(catalogue.tag_names)) >= limit
+        if full and not self._said_full:
+            log.warning(
+                "catalogue full: what events name beyond it and `items` does not list gets no model, and no tags of its"
+                " own are counted for everybody; list it, or raise STREAMER_CATALOGUE_ITEMS",
+                items=len(catalogue),
+                listed=catalogue.listed,
+                tags=len(catalogue.tag_names),
+                limit=limit,
+            )
+        self._said_full = full
 
     def _apply_items(self, records: list[Any]) -> None:
         changes, _ = decode_items(records, self._limits)
@@ -106,7 +125,6 @@ class CatalogueReader(Service):
             slot = self._catalogue.forget(item_id) if item is None else self._catalogue.describe(item)
             if slot is not None:
                 self._retag(slot)
-        metrics.ITEMS.set(self._catalogue.listed)
 
     def _retag(self, slot: int) -> None:
         """The tags of an item may be others now."""
@@ -119,9 +137,9 @@ class CatalogueReader(Service):
                 self._catalogue.drop_model(record.key.decode())
             else:
                 model = decode_model(record.value)
-                self._catalogue.apply_model(model)
-                if model.tags:
-                    self._retag(self._catalogue.slot_of[model.item_id])
+                slot = self._catalogue.apply_model(model)
+                if model.tags and slot is not None:
+                    self._retag(slot)
 
     def _refresh(self) -> None:
         self._refreshed = time.monotonic()

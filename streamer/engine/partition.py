@@ -197,7 +197,7 @@ class Partition:
         self, events: list[Any], items: NDArray[np.int64], order: NDArray[np.int64], batch: Columns, folded: Folded
     ) -> None:
         """What the events teach about items, in the order in which they were applied."""
-        applied = order[folded.outcome[order] != DUPLICATE]
+        applied = order[(folded.outcome != DUPLICATE)[order] & (items != self.shared.catalogue.crowd)[order]]
         own_tags: dict[int, tuple[str, ...]] = {}
         for i in applied.tolist():
             if events[i].tags:
@@ -332,14 +332,14 @@ class Partition:
 
     # ---- names
     def _item_name(self, item_hash: int) -> str | None:
-        return self.shared.catalogue.name(item_hash) or _text(self._store.get(item_key(item_hash)))
+        return self.shared.catalogue.name(item_hash) or self._own_name(item_key(item_hash))
 
     def _tag_name(self, tag_hash: int) -> str | None:
-        return self.shared.catalogue.tag_names.get(tag_hash) or _text(self._store.get(tag_key(tag_hash)))
+        return self.shared.catalogue.tag_names.get(tag_hash) or self._own_name(tag_key(tag_hash))
 
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode()
+    def _own_name(self, key: bytes) -> str | None:
+        raw = self.named.unstored(key) or self._store.get(key)
+        return None if raw is None else raw.decode()
 
 
 def _count(kind: str, **outcomes: int) -> None:

@@ -42,7 +42,11 @@ class Shared(NamedTuple):
 def shared_state(settings: Settings) -> Shared:
     """Columns, catalogue and policy of one worker, from its settings."""
     shape = Shape(settings.recent_items, settings.seen_ids, settings.vector_dim)
-    catalogue = Catalogue(settings.vector_dim, lambda item_id: partition_of(item_id.encode(), settings.partitions))
+    catalogue = Catalogue(
+        settings.vector_dim,
+        lambda item_id: partition_of(item_id.encode(), settings.partitions),
+        settings.catalogue_items,
+    )
     space = ItemSpace(catalogue, settings.recent_items)
     half_life, recent = float(settings.half_life_ms), float(settings.recent_half_life_ms)
     return Shared(

@@ -32,6 +32,7 @@ def partition_producer(settings: Settings, partition: int, timeout_ms: int = TIM
         **aiokafka_options(settings),
         transactional_id=f"{settings.group_id}-{partition}",
         transaction_timeout_ms=timeout_ms,
+        compression_type=None if settings.compression == "none" else settings.compression,
         max_batch_size=BATCH_BYTES,
         max_request_size=REQUEST_BYTES,
         linger_ms=0,

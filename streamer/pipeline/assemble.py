@@ -44,7 +44,7 @@ def columns(
         kind=np.repeat(np.array([part.kind.code for part in parts], np.uint8), sizes),
         weight=np.repeat(np.array([part.kind.weight for part in parts], np.float32), sizes),
         event=np.array([hash_id(event.event_id) for event in events], np.uint64),
-        item=catalogue.hashes[items],
+        item=_item_hashes(events, items, catalogue),
         micros=np.concatenate([_micros(part) for part in parts]),
         currency=np.concatenate([_currencies(part) for part in parts]),
         tag_at=tag_at,
@@ -89,6 +89,13 @@ def _currencies(part: Part) -> NDArray[np.uint32]:
     return np.array([currency_code(event.currency) for event in events], np.uint32)
 
 
+def _item_hashes(events: list[Any], items: NDArray[np.int64], catalogue: Catalogue) -> NDArray[np.uint64]:
+    hashes = catalogue.hashes[items]
+    for i in np.flatnonzero(items == catalogue.crowd).tolist():
+        hashes[i] = catalogue.pass_by(events[i].item_id)
+    return hashes
+
+
 def _tags(
     events: list[Any], items: NDArray[np.int64], catalogue: Catalogue
 ) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
@@ -97,7 +104,7 @@ def _tags(
     own_at = np.zeros(len(events) + 1, np.int64)
     for i, event in enumerate(events):
         if event.tags:
-            own += [catalogue.learn_tag(tag) for tag in distinct(event.tags)]
+            own += [catalogue.see_tag(tag) for tag in distinct(event.tags)]
         own_at[i + 1] = len(own)
     at, tags = _gather(items, catalogue.tags, catalogue.n_tags, own_at, np.array(own, np.uint64))
     return at, tags

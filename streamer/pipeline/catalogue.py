@@ -8,6 +8,10 @@ and `lift`:
 
 It is never taken for less than `prior_floor` = 1 / (Σ + PRIOR_EVENTS): what nobody is known to have counts as if one
 event had it, so that its `lift` says no more than the events behind P0 can tell.
+
+Made-up ids must not fill the memory: once there are `limit` items, one that nobody lists gets no slot of its own. All
+of these share the slot `crowd`, which has no tags and learns nothing. They count for their users like any other; their
+names, and those of tags of events beyond `limit`, only pass: `passing_items` and `passing_tags` hold those of a batch.
 """
 
 from collections.abc import Callable, Iterable
@@ -61,8 +65,12 @@ def distinct(tags: Iterable[str]) -> list[str]:
 class Catalogue:
     """All items in columns."""
 
-    def __init__(self, vector_dim: int, owner_of: Callable[[str], int] = lambda _: 0) -> None:
+    def __init__(self, vector_dim: int, owner_of: Callable[[str], int] = lambda _: 0, limit: int = 1_000_000) -> None:
         self._owner_of = owner_of
+        self.limit = limit
+        self.crowd = -1  # as long as there is room
+        self.passing_items: dict[int, str] = {}
+        self.passing_tags: dict[int, str] = {}
         self.slot_of: dict[str, int] = {}
         self.table = HashTable()
         self.ids: list[str] = []
@@ -90,9 +98,30 @@ class Catalogue:
         return len(self.ids)
 
     def see(self, item_id: str) -> int:
-        """The slot of an item; a new one when nobody described it yet."""
+        """The slot of an item; a new one when nobody described it yet, or `crowd` when there is no room."""
         slot = self.slot_of.get(item_id)
-        return self._add(item_id) if slot is None else slot
+        if slot is not None:
+            return slot
+        if len(self) < self.limit:
+            return self._add(item_id)
+        if self.crowd < 0:
+            self.crowd = self._add("")  # no item is called so
+        return self.crowd
+
+    def see_tag(self, tag: str) -> int:
+        """The hash of a tag that an event brought; its name is known from now on if there is room, else it passes."""
+        key = hash_id(tag)
+        if key not in self.tag_names:
+            if len(self.tag_names) < self.limit:
+                return self.learn_tag(tag)
+            self.passing_tags[key] = tag
+        return key
+
+    def pass_by(self, item_id: str) -> int:
+        """The hash of an item in the `crowd`, whose name passes."""
+        key = hash_id(item_id)
+        self.passing_items[key] = item_id
+        return key
 
     def learn_tag(self, tag: str) -> int:
         """The hash of a tag, whose name is known from now on."""
@@ -104,8 +133,10 @@ class Catalogue:
         return key
 
     def describe(self, item: Item) -> int:
-        """Take in an item of the catalogue; returns its slot."""
-        slot = self.see(item.item_id)
+        """Take in an item of the catalogue, whether there is room or not; returns its slot."""
+        slot = self.slot_of.get(item.item_id)
+        if slot is None:
+            slot = self._add(item.item_id)
         self.listed += self.facts[slot] is None
         self.facts[slot] = item
         self._set_tags(slot, item.tags)
@@ -121,9 +152,11 @@ class Catalogue:
             self._set_tags(slot, ())
         return slot
 
-    def apply_model(self, model: ItemModel) -> None:
-        """Take in what an item's owner learned."""
+    def apply_model(self, model: ItemModel) -> int | None:
+        """Take in what an item's owner learned; returns the item's slot, None where there is no room for it."""
         slot = self.see(model.item_id)
+        if slot == self.crowd:
+            return None
         vector = np.frombuffer(model.vector, np.float32)
         if len(vector) == self.vectors.shape[1]:
             self.vectors[slot] = vector
@@ -133,6 +166,7 @@ class Catalogue:
         self.version += 1
         if self.facts[slot] is None and model.tags:
             self._set_tags(slot, model.tags)
+        return slot
 
     def drop_model(self, item_id: str) -> None:
         """Forget what was learned about an item."""

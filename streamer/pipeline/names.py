@@ -32,18 +32,26 @@ class Named:
         self._items = np.zeros(0, np.bool_)
         self._tags: set[int] = set()
         self.new: dict[bytes, bytes] = {}
+        self._on_its_way: dict[bytes, bytes] = {}
 
     def refer(self, items: NDArray[np.int64], tags: NDArray[np.uint64], own_tags: bool, catalogue: Catalogue) -> None:  # noqa: FBT001
-        """Note the items (catalogue slots) of a batch, and its tags where events brought `own_tags`."""
+        """Note the items (catalogue slots) of a batch, and its tags where events brought `own_tags`.
+
+        Names that only pass are taken from the catalogue, and written every time: nothing remembers them.
+        """
         if len(self._items) < len(catalogue):
             self._items = np.concatenate([self._items, np.zeros(len(catalogue.hashes) - len(self._items), np.bool_)])
-        fresh = np.unique(items[~self._items[items]])
+        fresh = np.unique(items[~self._items[items] & (items != catalogue.crowd)])
         self._items[fresh] = True
         for slot in fresh.tolist():
             self.new[item_key(int(catalogue.hashes[slot]))] = catalogue.ids[slot].encode()
             self._add_tags(catalogue.tags[slot, : catalogue.n_tags[slot]], catalogue)
         if own_tags:
             self._add_tags(np.unique(tags), catalogue)
+        self.new |= {item_key(key): name.encode() for key, name in catalogue.passing_items.items()}
+        self.new |= {tag_key(key): name.encode() for key, name in catalogue.passing_tags.items()}
+        catalogue.passing_items.clear()
+        catalogue.passing_tags.clear()
 
     def retag(self, slot: int) -> None:
         """The tags of an item changed: its next event names them again."""
@@ -52,10 +60,14 @@ class Named:
 
     def take(self) -> dict[bytes, bytes]:
         """The rows that are not stored yet; they count as stored from here on."""
-        rows, self.new = self.new, {}
-        return rows
+        self._on_its_way, self.new = self.new, {}
+        return self._on_its_way
+
+    def unstored(self, key: bytes) -> bytes | None:
+        """A dictionary row that the store may not have yet."""
+        return self.new.get(key) or self._on_its_way.get(key)
 
     def _add_tags(self, tags: NDArray[np.uint64], catalogue: Catalogue) -> None:
-        for tag in set(tags.tolist()) - self._tags:
+        for tag in set(tags.tolist()) - self._tags - catalogue.passing_tags.keys():
             self._tags.add(tag)
             self.new[tag_key(tag)] = catalogue.tag_names[tag].encode()
