@@ -5,7 +5,8 @@ import pytest
 
 from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.cut import DUE, HEARTBEAT
-from streamer.pipeline.layout import N_VECTOR, TAGS, held_until
+from streamer.pipeline.layout import N_VECTOR, TAGS, tags_of
+from streamer.pipeline.rows import held_until
 from streamer.profile import Change
 from tests.pipeline_world import DAY_MS, T0, THRESHOLDS, Line, click, profiles, purchase
 
@@ -229,4 +230,4 @@ def test_what_was_published_stands_in_the_row() -> None:
     head = line.users.head[0]
     assert (head["version"], head["published_at"], head["counts"][N_VECTOR], head["since_vector"]) == (1, T0 + 5, 8, 0)
     assert line.users.vector[0].any()
-    assert line.users.tag_published[0, :2].tolist() == pytest.approx([0.35, 0.35])
+    assert tags_of(line.users, 0)["published"].tolist() == pytest.approx([0.35, 0.35])

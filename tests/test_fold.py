@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from streamer.pipeline.fold import APPLIED, DUPLICATE
 from streamer.pipeline.hashing import hash_id
-from streamer.pipeline.layout import CURRENCIES, PREDECESSORS, TAGS, Shape
+from streamer.pipeline.layout import CURRENCIES, PREDECESSORS, TAGS, Shape, tags_of
 from streamer.profile import Profile
 from tests.oracle import Replay, UserTruth
 from tests.pipeline_world import DAY_MS, ITEMS, T0, Line, Record, click, purchase, state_of
@@ -250,7 +250,7 @@ def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_back
 def test_a_tag_too_many_pushes_the_weakest_out() -> None:
     line = Line()
     line.feed([click(str(i), "unlisted", T0 + i, tags=[f"tag {i}"]) for i in range(TAGS + 1)])
-    tracked = {line.catalogue.tag_names[tag] for tag in line.users.tag[0].tolist()}
+    tracked = {line.catalogue.tag_names[tag] for tag in tags_of(line.users, 0)["tag"].tolist()}
     assert tracked == {f"tag {i}" for i in range(1, TAGS + 1)}
 
 

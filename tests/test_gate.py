@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from streamer.model.interests import MAIN
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.gate import (
     ADDED,
@@ -22,7 +23,7 @@ from streamer.pipeline.gate import (
     rows_of,
     vector_is_old,
 )
-from streamer.pipeline.layout import N_TAGS, N_VECTOR, TAGS, Users, allocate
+from streamer.pipeline.layout import N_TAGS, N_VECTOR, TAGS, Users, allocate, ensure_room, tags_of
 from tests.pipeline_world import SHAPE, T0, Line, click, state_of
 
 PLAIN = Thresholds(enter=0.02, leave=0.01, shift=0.25, smoothing=0.0, half_life_ms=1000.0, cosine=0.9)
@@ -35,12 +36,14 @@ class One:
     def __init__(self) -> None:
         self.users: Users = allocate(2, SHAPE)
         self.users.head["version"] = 1
+        ensure_room(self.users, 1, 2, 0, 0, 0)
         self.users.head["counts"][1, N_TAGS] = 2
-        self.users.tag[1, :2] = 7, 8
-        self.users.tag_published[1, 1] = 1  # the rest is an interest, and shifts are looked at in the first one
+        self.tags = tags_of(self.users, 1)
+        self.tags["tag"] = 7, 8
+        self.tags["published"][1] = 1  # the rest is an interest, and shifts are looked at in the first one
 
     def hold(self, share: float, thresholds: Thresholds = PLAIN) -> Assessed:
-        self.users.tag_weight[1, :2, 1] = share, 1 - share
+        self.tags["weight"][:, MAIN] = share, 1 - share
         return assess(self.users, SLOTS, Catalogue(8), thresholds)
 
     def publish(self, found: Assessed) -> None:
@@ -67,7 +70,7 @@ class One:
 )
 def test_a_share_is_held_against_the_published_one(share: float, published: float, status: int) -> None:
     one = One()
-    one.users.tag_published[1, 0] = published
+    one.tags["published"][0] = published
     found = one.hold(share)
     assert found.share[0, 0] == pytest.approx(share)
     assert found.status[0, 0] == status
@@ -86,7 +89,7 @@ def test_what_is_published_is_what_later_shares_are_held_against() -> None:
     one = One()
     for share, kept in [(0.015, -0.015), (0.4, 0.4), (0.005, -0.005)]:
         one.publish(one.hold(share))
-        assert one.users.tag_published[1, 0] == pytest.approx(kept)
+        assert one.tags["published"][0] == pytest.approx(kept)
 
 
 def test_many_small_steps_that_are_never_published_add_up_to_a_shift() -> None:
@@ -97,7 +100,7 @@ def test_many_small_steps_that_are_never_published_add_up_to_a_shift() -> None:
 
 def test_any_verdict_on_a_tag_is_a_reason() -> None:
     one = One()
-    one.users.tag_published[1] = 0.5
+    one.tags["published"] = 0.5
     assert one.hold(0.5).reasons.tolist() == [0]
     assert one.hold(0.005).reasons.tolist() == [INTERESTS]
 
@@ -117,7 +120,7 @@ def test_a_published_tag_that_had_to_leave_is_a_reason() -> None:
 
 def test_shares_are_taken_at_the_users_own_newest_event() -> None:
     one = One()
-    one.users.tag_ts[1, :2] = T0, T0 - 1000  # the second has faded by half
+    one.tags["ts"] = T0, T0 - 1000  # the second has faded by half
     one.users.head["as_of"][1] = T0
     assert one.hold(0.5).share[0, :2].tolist() == pytest.approx([2 / 3, 1 / 3])
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model.interests import EVENTS, EVER, MAIN, RECENT, add, shares, weakest
+from streamer.model.interests import EVENTS, MAIN, RECENT, TAG, add, shares, weakest
 
 H = np.array([10.0, 100.0, 100.0])
 PLACES = 4
@@ -19,28 +19,16 @@ events_of_one_tag = st.lists(
 
 
 class Tags:
-    """The arrays of one user."""
+    """The tags of one user, and columns that look into them."""
 
     def __init__(self, places: int = PLACES) -> None:
-        self.tag = np.zeros(places, np.uint64)
-        self.weight = np.zeros((places, 4), np.float32)
-        self.ts = np.zeros(places, np.int64)
-        self.published = np.zeros(places, np.float32)
+        self.entries = np.zeros(places, TAG)
+        self.tag, self.ts, self.weight, self.published = (self.entries[name] for name in TAG.names or ())
         self.n = 0
 
     def add(self, tag: int, ts: int, amount: float = 1.0, half_lives_ms: np.ndarray = H) -> int:  # type: ignore[type-arg]
         """Add an event; the published tag that had to leave, 0 for none."""
-        self.n, lost = add(
-            self.tag,
-            self.weight,
-            self.ts,
-            self.published,
-            self.n,
-            np.uint64(tag),
-            ts,
-            np.float32(amount),
-            half_lives_ms,
-        )
+        self.n, lost = add(self.entries, self.n, np.uint64(tag), ts, np.float32(amount), half_lives_ms)
         return int(lost)
 
     @property
@@ -49,8 +37,15 @@ class Tags:
 
     def shares(self, now: int, prior: list[float], smoothing: float = 3.0, scale: int = MAIN) -> list[float]:
         out = np.zeros(self.n)
-        shares(self.weight, self.ts, self.n, now, scale, H[scale], np.array(prior), smoothing, out)
+        shares(self.entries, self.n, now, scale, H[scale], np.array(prior), smoothing, out)
         return out.tolist()
+
+
+def weighing(*tags: tuple[float, int]) -> np.ndarray:  # type: ignore[type-arg]
+    """Tags of which only the main weight and its time tell anything."""
+    entries = np.zeros(len(tags), TAG)
+    entries["weight"][:, MAIN], entries["ts"] = zip(*tags, strict=True)
+    return entries
 
 
 def true_weight(events: list[tuple[int, float]], half_life_ms: float, now: int) -> float:
@@ -60,7 +55,7 @@ def true_weight(events: list[tuple[int, float]], half_life_ms: float, now: int) 
 def test_an_event_weighs_its_amount_when_it_happens() -> None:
     tags = Tags()
     tags.add(7, ts=1000, amount=3.0)
-    assert tags.weight[0].tolist() == [3.0, 3.0, 1.0, 3.0]
+    assert tags.weight[0].tolist() == [3.0, 3.0, 1.0]
     assert (tags.tags, tags.ts[0]) == ([7], 1000)
 
 
@@ -68,11 +63,10 @@ def test_every_scale_fades_by_its_own_half_life() -> None:
     tags = Tags()
     tags.add(7, ts=0, amount=4.0)
     tags.add(7, ts=100, amount=2.0)
-    recent, main, events, ever = tags.weight[0].tolist()
+    recent, main, events = tags.weight[0].tolist()
     assert recent == pytest.approx(4 / 2**10 + 2)
     assert main == pytest.approx(4 / 2 + 2)
     assert events == pytest.approx(1 / 2 + 1)
-    assert ever == 6
 
 
 def test_a_late_event_weighs_what_is_left_of_it_and_does_not_turn_time_back() -> None:
@@ -96,7 +90,6 @@ def test_weights_are_the_sums_that_define_them_whatever_the_order(
     assert tags.weight[0, RECENT] == pytest.approx(true_weight(events, 10, newest), rel=1e-5)
     assert tags.weight[0, MAIN] == pytest.approx(true_weight(events, 100, newest), rel=1e-5)
     assert tags.weight[0, EVENTS] == pytest.approx(true_weight([(ts, 1.0) for ts, _ in events], 100, newest), rel=1e-5)
-    assert tags.weight[0, EVER] == pytest.approx(sum(amount for _, amount in events))
 
 
 @given(events_of_one_tag, st.integers(0, 2000), st.integers(0, 2000))
@@ -137,22 +130,21 @@ def test_when_all_places_are_taken_the_weakest_leaves() -> None:
         tags.add(tag, ts, amount)
     tags.add(5, 1000)  # at 1000 they weigh 1.5, 1, 0.5 and 0.375
     assert tags.tags == [1, 2, 3, 5]
-    assert tags.weight[3].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert tags.weight[3].tolist() == [1.0, 1.0, 1.0]
 
 
 def test_of_equally_weak_tags_the_one_seen_longest_ago_leaves() -> None:
-    weights = np.array([[0, 1, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]], np.float32)
-    assert weakest(weights, np.array([200, 200, 100]), 3, 200, 100.0) == 2  # all weigh 1 by now
-    assert weakest(weights, np.array([200, 200, 200]), 3, 200, 100.0) == 0
+    assert weakest(weighing((1, 200), (1, 200), (2, 100)), 3, 200, 100.0) == 2  # all weigh 1 by now
+    assert weakest(weighing((1, 200), (1, 200), (2, 200)), 3, 200, 100.0) == 0
 
 
 def test_a_late_event_that_faded_does_not_push_out_a_stronger_tag() -> None:
     tags = Tags()
     for tag in (1, 2, 3, 4):
         tags.add(tag, 1000)
-    before = [array.tobytes() for array in (tags.tag, tags.weight, tags.ts)]
+    before = tags.entries.tobytes()
     assert tags.add(5, 999) == 0
-    assert [array.tobytes() for array in (tags.tag, tags.weight, tags.ts)] == before
+    assert tags.entries.tobytes() == before
     tags.add(5, 999, 2.0)  # late, but twice as strong
     assert tags.tags == [5, 2, 3, 4]
 
@@ -179,9 +171,8 @@ def test_only_a_tag_that_was_published_as_an_interest_is_named_when_it_leaves(pu
 
 def test_the_weakest_is_the_same_for_a_late_event() -> None:
     """Who is weakest does not depend on when one looks: all fade alike."""
-    weights = np.array([[0, 3, 0, 0], [0, 1, 0, 0], [0, 2, 0, 0]], np.float32)
-    times = np.array([700, 1000, 900])
-    assert {weakest(weights, times, 3, now, 100.0) for now in (0, 500, 1000, 5000)} == {0}
+    tags = weighing((3, 700), (1, 1000), (2, 900))
+    assert {weakest(tags, 3, now, 100.0) for now in (0, 500, 1000, 5000)} == {0}
 
 
 def test_shares_lean_on_the_population_until_there_are_events() -> None:
@@ -216,7 +207,7 @@ def test_reading_changes_nothing() -> None:
     tags = Tags()
     tags.add(1, 500, 2.0)
     tags.add(2, 1000)
-    before = [array.tobytes() for array in (tags.tag, tags.weight, tags.ts, tags.published)]
+    before = tags.entries.tobytes()
     tags.shares(3000, [0.5, 0.5])
-    weakest(tags.weight, tags.ts, tags.n, 3000, 100.0)
-    assert [array.tobytes() for array in (tags.tag, tags.weight, tags.ts, tags.published)] == before
+    weakest(tags.entries, tags.n, 3000, 100.0)
+    assert tags.entries.tobytes() == before

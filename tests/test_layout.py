@@ -1,239 +1,97 @@
-"""Rows: what goes in comes out, also into columns of other widths."""
+"""Blocks of the arena: users grow, leave and come back, and never see each other's lists."""
 
 import numpy as np
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.errors import StateError
-from streamer.pipeline.fold import APPLIED, DUPLICATE
-from streamer.pipeline.gate import VECTOR_EVERY, cosines
-from streamer.pipeline.layout import (
-    HEAD,
-    HELD,
-    LAYOUT,
-    N_VECTOR,
-    Shape,
-    Users,
-    allocate,
-    clear,
-    held_until,
-    pack,
-    published_at,
-    unpack,
-)
-from streamer.profile import Change
-from tests.pipeline_world import DAY_MS, ITEMS, SHAPE, T0, Line, click, profiles, purchase, state_of
+from streamer.pipeline.layout import LEVELS, TAGS, UNIT, Shape, allocate, clear, recent_items
+from streamer.pipeline.rows import pack
+from tests.pipeline_world import SHAPE, SLOTS, T0, Line, Record, click, purchase
 
-SLOT = np.array([3])
-
-histories = st.lists(
-    st.tuples(st.integers(0, 90), st.sampled_from([*ITEMS]), st.integers(-80 * DAY_MS, 0), st.booleans()), max_size=90
+USERS = ["ann", "bob", "cid"]
+steps = st.lists(
+    st.tuples(st.sampled_from(USERS), st.sampled_from(["click", "buy", "leave"]), st.integers(1, 30)), max_size=30
 )
 
 
-def lived(history: list[tuple[int, str, int, bool]], shape: Shape = SHAPE) -> Line:
-    """A user with a history: (event id, item, ts from T0, whether there was a checkpoint after it)."""
-    line = Line(shape=shape)
-    line.slot("ann")
-    for event_id, item_id, ts, checkpoint in history:
-        if event_id % 3 == 0:
-            line.feed(purchases=[purchase(str(event_id), item_id, T0 + ts, currency=["EUR", "USD"][event_id % 2])])
-        else:
-            line.feed([click(str(event_id), item_id, T0 + ts)])
-        if checkpoint:
-            line.cut()
-    return line
+def bytes_of(line: Line) -> int:
+    """Bytes of the arena that were ever taken."""
+    return int(line.users.end[0]) * UNIT
 
 
-def row_of(line: Line, cause: bytes = b"") -> bytes:
-    [row] = pack(line.users, line.slots("ann"), [cause])
-    return row
+def events(user_id: str, what: str, first: int, count: int) -> list[Record]:
+    make = click if what == "click" else purchase
+    numbers = range(first, first + count)
+    more = {} if what == "click" else {"currency": ["EUR", "USD", "GBP", "JPY"][first % 4]}
+    return [make(f"{user_id}{n}", f"item {n % 50}", T0 + n, user_id, tags=[f"tag {n}"], **more) for n in numbers]
 
 
-def used_columns() -> Users:
-    """Columns whose slots were all somebody else's before."""
-    users = allocate(4, SHAPE)
-    for column in users:
-        column.view(np.uint8)[:] = 0xAB
-    clear(users, np.arange(4))
-    return users
+def feed(line: Line, user_id: str, what: str, first: int, count: int) -> None:
+    line.feed(**{"clicks" if what == "click" else "purchases": events(user_id, what, first, count)})
 
 
-def moved_to(shape: Shape, line: Line) -> Line:
-    """The same user in a worker with other settings, through its row."""
-    other = Line(shape=shape)
-    other.slot("somebody else")
-    for column in other.users[1:]:
-        column.view(np.uint8)[:] = 0xAB
-    slots = other.slots("ann")
-    clear(other.users, slots)
-    unpack(other.users, slots, [row_of(line)])
-    return other
+@given(steps)
+def test_what_a_user_has_does_not_depend_on_who_else_is_there(todo: list[tuple[str, str, int]]) -> None:
+    together, alone = Line(), {user_id: Line() for user_id in USERS}
+    for n, (user_id, what, count) in enumerate(todo):
+        for line in (together, alone[user_id]):
+            if what == "leave":
+                clear(line.users, line.slots(user_id))
+            else:
+                feed(line, user_id, what, 30 * n, count)
+    for user_id, line in alone.items():
+        assert pack(together.users, together.slots(user_id), [b""]) == pack(line.users, line.slots(user_id), [b""])
 
 
-@given(histories, st.binary(max_size=20))
-def test_a_row_read_and_written_again_is_the_same(history: list[tuple[int, str, int, bool]], cause: bytes) -> None:
-    row = row_of(lived(history), cause)
-    users = used_columns()
-    assert unpack(users, SLOT, [row]) == [cause]
-    assert pack(users, SLOT, [cause]) == [row]
-
-
-@given(histories)
-def test_a_user_read_from_a_row_looks_the_same(history: list[tuple[int, str, int, bool]]) -> None:
-    line = lived(history)
-    other = moved_to(SHAPE, line)
-    other.causes[other.slot("ann")] = line.causes[line.slot("ann")]
-    assert other.profile() == line.profile()
-
-
-def test_many_rows_at_once_go_to_their_own_slots() -> None:
+def test_a_newcomer_takes_half_a_kilobyte_and_a_full_user_four() -> None:
     line = Line()
-    for n, user_id in enumerate(["ann", "bob", "cid"]):
+    line.feed([click("a", "mug")])
+    assert bytes_of(line) == 544
+    assert int(line.users.size[LEVELS - 1]) * UNIT == 4320
+
+
+def test_a_block_that_is_given_back_is_used_again() -> None:
+    line = Line()
+    for n in range(20):
+        feed(line, "ann", "click", 100 * n, TAGS)
+        clear(line.users, line.slots("ann"))
+        if n == 0:
+            after_one = bytes_of(line)
+    assert bytes_of(line) == after_one
+
+
+def test_every_user_may_have_everything_at_once() -> None:
+    line = Line()
+    for n in range(SLOTS):
+        feed(line, f"user {n}", "click", 0, TAGS + SHAPE.seen)
+    full = int(line.users.size[LEVELS - 1]) * UNIT
+    assert line.users.level.tolist() == [LEVELS - 1] * SLOTS
+    assert SLOTS * full <= bytes_of(line) <= line.users.tags.nbytes
+
+
+def test_lists_of_odd_widths_keep_apart() -> None:
+    for recent, seen in [(1, 1), (2, 3), (7, 5), (40, 63)]:
+        line = Line(shape=Shape(recent, seen, 8))
+        feed(line, "ann", "click", 0, 100)
+        feed(line, "ann", "buy", 100, 1)
+        items, at = recent_items(line.users, line.slots("ann"))
+        assert len(items) == min(recent, 101) == at[1]
+        assert line.profile().activity.spend == {"EUR": 10.0}
+        assert len(line.profile().interests) == 20
+
+
+def test_recent_items_of_many_users_stand_end_to_end() -> None:
+    line = Line()
+    for n, user_id in enumerate(USERS):
         line.slot(user_id)
-        for i in range(n * 3):
-            line.feed([click(f"{user_id}{i}", "mug", T0 + i, user_id)])
-    rows = pack(line.users, line.slots("cid", "ann", "bob"), [b"c", b"", b"b"])
-    users = used_columns()
-    assert unpack(users, np.array([0, 2, 1]), rows) == [b"c", b"", b"b"]
-    assert users.head["clicks"][:3].tolist() == [6, 3, 0]
-    assert pack(users, np.array([0, 2, 1]), [b"c", b"", b"b"]) == rows
+        if n:
+            feed(line, user_id, "click", 0, n)
+    items, at = recent_items(line.users, line.slots("cid", "ann", "bob"))
+    assert at.tolist() == [0, 2, 2, 3]
+    assert items[2] == items[1]  # both began with item 0
 
 
-def test_packing_changes_nothing() -> None:
-    line = lived([(1, "mug", 0, True), (2, "pan", 0, False)])
-    before = state_of(line.users)
-    row_of(line, b"cause")
-    assert state_of(line.users) == before
-
-
-def test_unpacking_leaves_the_other_slots_alone() -> None:
-    users = used_columns()
-    before = state_of(Users(*(np.delete(column, 3, axis=0) for column in users)))
-    unpack(users, SLOT, [row_of(lived([(1, "mug", 0, True)]))])
-    assert state_of(Users(*(np.delete(column, 3, axis=0) for column in users))) == before
-
-
-def test_nothing_packed_is_nothing() -> None:
-    users = used_columns()
-    none = np.zeros(0, np.int64)
-    assert pack(users, none, []) == []
-    assert unpack(users, none, []) == []
-
-
-def test_the_example_of_the_documentation_has_the_size_that_it_says() -> None:
-    line = Line()
-    line.feed([click("1", "mug"), click("2", "mug"), click("3", "mug")])
-    assert HEAD.itemsize == 168
-    assert len(row_of(line)) == 314
-
-
-@pytest.mark.parametrize("width", [8, 256])
-def test_a_full_user_fits_whatever_the_settings_allow(width: int) -> None:
-    shape = Shape(recent=255, seen=1024, vector=width)
-    line = Line(shape=shape)
-    line.feed([click(str(i), "mug", T0 + i) for i in range(1024)])
-    line.cut()
-    users = allocate(4, shape)
-    unpack(users, SLOT, [row_of(line)])
-    assert pack(users, SLOT, [b""]) == [row_of(line)]
-    assert users.head["counts"][3].tolist() == [2, 255, 1024, 0, width, 0]
-
-
-def test_a_cause_may_be_as_long_as_an_event() -> None:
-    cause = b"e" * 100_000
-    users = used_columns()
-    assert unpack(users, SLOT, [row_of(lived([]), cause)]) == [cause]
-
-
-@pytest.mark.parametrize(("recent", "kept"), [(2, 2), (4, 4), (40, 4)])
-def test_of_recent_items_the_newest_are_kept(recent: int, kept: int) -> None:
-    line = lived([(i, item_id, i, False) for i, item_id in enumerate(["mug", "pan", "tent", "lamp"])])
-    before = line.profile().recent_items
-    assert moved_to(SHAPE._replace(recent=recent), line).profile().recent_items == before[:kept]
-
-
-@given(
-    st.lists(st.integers(0, 30), max_size=40),
-    st.integers(1, 12),
-    st.integers(1, 12),
-    st.lists(st.integers(0, 30), max_size=40),
-)
-def test_a_ring_of_another_width_goes_on_with_the_newest_event_ids(
-    before: list[int], width: int, new_width: int, after: list[int]
-) -> None:
-    line = Line(shape=SHAPE._replace(seen=width))
-    line.slot("ann")
-    for i in before:
-        line.feed([click(str(i))])
-    other = moved_to(SHAPE._replace(seen=new_width), line)
-    remembered: list[int] = []
-    for i in before:
-        remembered += [] if i in remembered else [i]
-        remembered = remembered[-width:]
-    remembered = remembered[-new_width:]
-    for i in after:
-        expected = DUPLICATE if i in remembered else APPLIED
-        assert other.feed([click(str(i))]).outcome.tolist() == [expected]
-        remembered += [] if i in remembered else [i]
-        remembered = remembered[-new_width:]
-
-
-@pytest.mark.parametrize("dim", [4, 16])
-def test_a_published_vector_of_another_width_is_dropped(dim: int) -> None:
-    line = lived([(1, "mug", 0, True)])
-    other = moved_to(SHAPE._replace(vector=dim), line)
-    slots = other.slots("ann")
-    assert other.users.head["counts"][slots, N_VECTOR] == 0
-    assert cosines(other.users, slots, np.ones((1, dim), np.float32)).tolist() == [0.0]
-    other.feed([click(str(i), "mug") for i in range(VECTOR_EVERY)])
-    [profile] = profiles(other.cut())
-    assert profile.vector_dim == dim
-    assert profile.changed[-1] == Change("vector_moved", before=1.0, after=0.0)
-
-
-def test_a_row_of_a_newer_worker_is_refused_before_any_is_read() -> None:
-    line = lived([(1, "mug", 0, False)])
-    newer = bytes([LAYOUT + 1]) + row_of(line)[1:]
-    users = used_columns()
-    before = state_of(users)
-    with pytest.raises(StateError, match=r"state layout 2 is newer than this worker's 1: upgrade the worker"):
-        unpack(users, np.array([0, 1]), [row_of(line), newer])
-    assert state_of(users) == before
-
-
-def test_a_row_tells_whether_a_change_is_held_back_and_until_when() -> None:
-    line = lived([(1, "mug", 0, True)])
-    line.feed([click("2", "mug")])
-    [row] = line.cut(due_ms=T0 + 777).rows
-    assert (row[1] & HELD, held_until(row)) == (HELD, T0 + 777)
-    [row] = line.cut_some("ann", why=1).rows
-    assert (row[1] & HELD, held_until(row)) == (0, 0)
-
-
-def test_a_row_tells_when_its_user_was_published() -> None:
-    line = lived([])
-    assert published_at(row_of(line)) == 0
-    line.feed([click("1")])
-    [row] = line.cut(now_ms=T0 + 5).rows
-    assert published_at(row) == T0 + 5
-
-
-def test_a_cleared_slot_is_blank() -> None:
-    line = lived([(1, "mug", 0, True)])
-    clear(line.users, line.slots("ann"))
-    blank = Line()
-    blank.slot("ann")
-    assert row_of(line) == row_of(blank)
-    assert line.profile().interests == ()
-
-
-def test_a_restored_user_goes_on_as_if_nothing_had_happened() -> None:
-    line = lived([(i, "mug", -i, False) for i in range(70)])
-    other = moved_to(SHAPE, line)
-    more = [click("100", "tent", T0 - 50), click("69", "pan"), click("0", "pan")]
-    outcomes = [line.feed([record]).outcome.tolist() for record in more]
-    assert [other.feed([record]).outcome.tolist() for record in more] == outcomes
-    assert outcomes == [[APPLIED], [DUPLICATE], [APPLIED]]
-    assert other.profile() == line.profile()
+def test_an_arena_is_address_space_only() -> None:
+    users = allocate(1_000_000, SHAPE)
+    assert users.tags.nbytes > 10 << 30
+    assert not np.any(users.seens[:1000])

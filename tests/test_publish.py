@@ -15,9 +15,9 @@ from streamer.pipeline import publish
 from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.gate import INTERESTS
 from streamer.pipeline.hashing import hash_id
-from streamer.pipeline.layout import pack, unpack
 from streamer.pipeline.profile_json import Telling
 from streamer.pipeline.publish import Names
+from streamer.pipeline.rows import pack, unpack
 from streamer.profile import Interest, ItemEvent, Profile
 from tests.oracle import Replay, UserTruth
 from tests.pipeline_world import DAY_MS, ITEMS, SCALES, T0, Line, Record, click, profiles, purchase, state_of

@@ -17,7 +17,8 @@ from streamer.engine.changelog import blank
 from streamer.engine.reset import Target, carry_out, plan
 from streamer.errors import SettingsError, StreamerError
 from streamer.events import Click, Item
-from streamer.pipeline.layout import Shape, allocate, pack, unpack
+from streamer.pipeline.layout import Shape, allocate
+from streamer.pipeline.rows import pack, unpack
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, counted, deployed, made_up
 from tests.test_positions import make_anew

@@ -26,11 +26,10 @@ def spaced(catalogue: Catalogue, recent_items: int = 4) -> ItemSpace:
     return space
 
 
-def hashes(*rows: list[str], width: int = 4) -> NDArray[np.uint64]:
-    out = np.full((len(rows), width), hash_id("never counted"), np.uint64)
-    for i, row in enumerate(rows):
-        out[i, : len(row)] = [hash_id(name) for name in row]
-    return out
+def hashes(*rows: list[str]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """Items end to end, and where each row of them begins."""
+    flat = np.array([hash_id(name) for row in rows for name in row], np.uint64)
+    return flat, np.cumsum([0, *map(len, rows)])
 
 
 def ridge(catalogue: Catalogue, items: list[str]) -> NDArray[np.float64]:
@@ -48,7 +47,7 @@ def ridge(catalogue: Catalogue, items: list[str]) -> NDArray[np.float64]:
 def test_users_are_folded_in_as_the_equation_says() -> None:
     catalogue = shop("mug", "pan", "tent", "lamp")
     lists = [["mug", "tent"], [], ["lamp", "mug", "pan", "tent"]]
-    vectors = spaced(catalogue).fold_in(hashes(*lists), np.array([2, 0, 4]))
+    vectors = spaced(catalogue).fold_in(*hashes(*lists))
     assert vectors.shape == (3, DIM)
     assert not vectors[1].any()
     for vector, items in zip(vectors, lists, strict=True):
@@ -57,14 +56,14 @@ def test_users_are_folded_in_as_the_equation_says() -> None:
 
 def test_items_that_nobody_knows_are_passed_over() -> None:
     space = spaced(shop("mug", "pan"))
-    with_a_gap = space.fold_in(hashes(["mug", "unknown", "pan"]), np.array([3]))
-    without = space.fold_in(hashes(["mug", "pan"]), np.array([2]))
+    with_a_gap = space.fold_in(*hashes(["mug", "unknown", "pan"]))
+    without = space.fold_in(*hashes(["mug", "pan"]))
     assert with_a_gap.tolist() == without.tolist()
 
 
 def test_slots_are_those_of_the_catalogue_in_any_shape() -> None:
     space = spaced(shop("mug", "pan"))
-    assert space.slots(hashes(["pan", "mug"], ["unknown", "pan"], width=2)).tolist() == [[1, 0], [-1, 1]]
+    assert space.slots(hashes(["pan", "mug"], ["unknown", "pan"])[0].reshape(2, 2)).tolist() == [[1, 0], [-1, 1]]
     assert space.slots(np.zeros((0, 3), np.uint64)).shape == (0, 3)
 
 
@@ -101,7 +100,7 @@ def test_tags_of_events_alone_make_nothing_anew() -> None:
 
 
 def test_an_empty_catalogue_gives_nobody_a_direction() -> None:
-    assert not spaced(Catalogue(DIM)).fold_in(hashes(["mug"]), np.array([1])).any()
+    assert not spaced(Catalogue(DIM)).fold_in(*hashes(["mug"])).any()
 
 
 def test_vectors_of_another_size_live_in_another_model() -> None:

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer import metrics
-from streamer.pipeline.layout import Shape, Users, allocate, clear, unpack
+from streamer.pipeline.layout import Shape, Users, allocate, clear
+from streamer.pipeline.rows import unpack
 
 EVICT_PART: Final = 16  # at least 1/16 of the slots is freed at once: one pass over the columns serves many batches
 
@@ -70,7 +71,6 @@ class UserCache:
 
     def _load(self, partition: int, keys: list[bytes], rows: list[bytes | None]) -> None:
         slots = np.array([self._free.pop() for _ in keys], np.int64)
-        clear(self.users, slots)
         stored = [i for i, row in enumerate(rows) if row is not None]
         causes = unpack(self.users, slots[stored], [rows[i] for i in stored])  # type: ignore[misc]
         for i, cause in zip(stored, causes, strict=True):
@@ -102,6 +102,7 @@ class UserCache:
         metrics.CACHE_EVICTIONS.inc(count)
 
     def _release(self, slots: NDArray[np.int64]) -> None:
+        clear(self.users, slots)
         self.partition_of[slots] = -1
         self.unsaved[slots] = 0
         for slot in slots.tolist():

@@ -10,7 +10,8 @@ from aiokafka import TopicPartition
 from streamer.engine.partition import LAYOUT, Position
 from streamer.engine.store import POSITION, USER, Row
 from streamer.errors import StateError
-from streamer.pipeline.layout import Shape, allocate, clear, pack, unpack
+from streamer.pipeline.layout import Shape, allocate, clear
+from streamer.pipeline.rows import pack, unpack
 from streamer.settings import Settings
 
 POLL_MS: Final = 20  # as in restore: getmany does not wake for a fetch that holds only a commit marker

@@ -6,7 +6,7 @@ A walk through all users takes a quarter of the period, so a user is published a
 from typing import Final
 
 from streamer.engine.store import USER, Store
-from streamer.pipeline.layout import published_at
+from streamer.pipeline.rows import published_at
 
 WALKS: Final = 4  # in a period
 AT_ONCE: Final = 500  # users a piece: 20 ms of work

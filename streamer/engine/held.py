@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from streamer.engine.store import HELD, USER, Row, Store
-from streamer.pipeline.layout import held_until
+from streamer.pipeline.rows import held_until
 
 SPARE_ENTRIES: Final = 1000  # so that few users do not have their lists made anew all the time
 

@@ -17,7 +17,8 @@ from streamer.engine.store import USER
 from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
 from streamer.pipeline import publish
-from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, unpack
+from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
+from streamer.pipeline.rows import unpack
 from streamer.profile import Change, Profile
 from streamer.serving.feed import Feed, Subscription
 from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
@@ -34,6 +35,7 @@ class Why(msgspec.Struct, frozen=True):
     cause: str
 
 
+_FIRST: Final = np.zeros(1, np.int64)
 _decode_why = msgspec.json.Decoder(Why).decode
 
 
@@ -89,7 +91,8 @@ class View:
         row = partition.store.get(USER + key) if partition.store else None
         if row is None:
             return None
-        unpack(self._scratch, np.zeros(1, np.int64), [row])
+        clear(self._scratch, _FIRST)
+        unpack(self._scratch, _FIRST, [row])
         return self._read(partition, self._scratch, 0, user_id)
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:

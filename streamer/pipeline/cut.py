@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.pipeline import gate, publish
-from streamer.pipeline.layout import N_VECTOR, Users, pack
+from streamer.pipeline.layout import N_VECTOR, Users
 from streamer.pipeline.profile_json import ACTIVE, BEAT, Telling
 from streamer.pipeline.publish import World
+from streamer.pipeline.rows import pack
 
 # Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2

@@ -14,12 +14,15 @@ from streamer.model.compiled import leaf
 from streamer.model.interests import add
 from streamer.pipeline.layout import (
     CURRENCIES,
+    LEVELS,
     N_RECENT,
     N_SEEN,
     N_SPEND,
     N_TAGS,
     PREDECESSORS,
     Users,
+    ensure_room,
+    place,
 )
 
 APPLIED, DUPLICATE = 0, 1
@@ -66,98 +69,109 @@ def fold(
 
 @leaf
 def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  # type: ignore[no-untyped-def]
+    most = users.room[LEVELS - 1]
     for i in order:
         s = events.slot[i]
         head = users.head[s]
+        counts = head.counts
         users.used[s] = batch
-        if _seen(users.seen[s], head, events.event[i]):
+        seen = place(users, s, N_SEEN)
+        if _count_of(users.seens[seen : seen + counts[N_SEEN]], events.event[i]):
             outcome[i] = DUPLICATE
             continue
-        _remember_predecessors(users, s, head, predecessors[i])
-        _count(users, s, head, events, i)
-        _add_recent(users.recent_item[s], users.recent_ts[s], head, events.item[i], events.ts[i], events.kind[i])
+        brings = events.tag_at[i + 1] - events.tag_at[i]
+        ensure_room(
+            users,
+            s,
+            min(counts[N_TAGS] + brings, most[N_TAGS]),
+            min(counts[N_RECENT] + 1, most[N_RECENT]),
+            min(counts[N_SEEN] + 1, most[N_SEEN]),
+            min(counts[N_SPEND] + (events.kind[i] == PURCHASE), most[N_SPEND]),
+        )
+        seen = place(users, s, N_SEEN)
+        _remember(users.seens[seen : seen + most[N_SEEN]], head, events.event[i])
+        recent = place(users, s, N_RECENT)
+        recents = users.recents[recent : recent + users.room[users.level[s], N_RECENT]]
+        _remember_predecessors(recents, counts[N_RECENT], predecessors[i])
+        _add_recent(recents, counts, events.item[i], (events.ts[i] << 8) | events.kind[i])
+        _count(head, events.ts[i])
+        if events.kind[i] == PURCHASE:
+            head.purchases += 1
+            spend = place(users, s, N_SPEND)
+            _spend(users.spends[spend : spend + CURRENCIES], counts, events.currency[i], events.micros[i])
+        else:
+            head.clicks += 1
+        tags = users.tags[users.block[s] : users.block[s] + users.room[users.level[s], N_TAGS]]
         for t in range(events.tag_at[i], events.tag_at[i + 1]):
-            n, lost = add(
-                users.tag[s],
-                users.tag_weight[s],
-                users.tag_ts[s],
-                users.tag_published[s],
-                np.int64(head.counts[N_TAGS]),
-                events.tags[t],
-                events.ts[i],
-                events.weight[i],
-                half_lives_ms,
-            )
-            head.counts[N_TAGS] = n
+            n, lost = add(tags, np.int64(counts[N_TAGS]), events.tags[t], events.ts[i], events.weight[i], half_lives_ms)
+            counts[N_TAGS] = n
             if lost != 0:
                 head.lost_tag = lost
         users.touched_at[s] = events.appended_at[i]
 
 
 @leaf
-def _seen(ring, head, event):  # type: ignore[no-untyped-def]
-    """Whether the ring has the event id; puts it in otherwise, over the oldest when full."""
-    n = np.int64(head.counts[N_SEEN])
-    for j in range(n):
-        if ring[j] == event:
-            return True
+def _count_of(ring, event):  # type: ignore[no-untyped-def]
+    """How often the ring has an event id. Without a way out in the middle: so it takes four at a time."""
+    n = 0
+    for j in range(len(ring)):
+        n += ring[j] == event
+    return n
+
+
+@leaf
+def _remember(ring, head, event):  # type: ignore[no-untyped-def]
+    """Put an event id into the ring, over the oldest when the ring is as long as it gets."""
     at = np.int64(head.seen_next)
     ring[at] = event
     head.seen_next = (at + 1) % len(ring)
-    if n < len(ring):
-        head.counts[N_SEEN] = n + 1
-    return False
+    if head.counts[N_SEEN] < len(ring):
+        head.counts[N_SEEN] += 1
 
 
 @leaf
-def _remember_predecessors(users, s, head, out):  # type: ignore[no-untyped-def]
-    for j in range(min(np.int64(head.counts[N_RECENT]), np.int64(len(out)))):
-        out[j] = users.recent_item[s, j]
+def _remember_predecessors(recents, n, out):  # type: ignore[no-untyped-def]
+    for j in range(min(int(n), len(out))):
+        out[j] = recents[j].item
 
 
 @leaf
-def _count(users, s, head, events, i):  # type: ignore[no-untyped-def]
-    ts = events.ts[i]
+def _count(head, ts):  # type: ignore[no-untyped-def]
     head.by_hour[(ts // HOUR_MS) % 24] += 1
     head.since_vector += 1
     if head.clicks + head.purchases == 0 or ts < head.first_seen:
         head.first_seen = ts
     head.as_of = max(head.as_of, ts)
-    if events.kind[i] == PURCHASE:
-        head.purchases += 1
-        _spend(users, s, head, events.currency[i], events.micros[i])
-    else:
-        head.clicks += 1
 
 
 @leaf
-def _spend(users, s, head, currency, micros):  # type: ignore[no-untyped-def]
-    n = np.int64(head.counts[N_SPEND])
+def _spend(spends, counts, currency, micros):  # type: ignore[no-untyped-def]
+    n = np.int64(counts[N_SPEND])
     for j in range(n):
-        if users.spend_currency[s, j] == currency:
-            users.spend_micros[s, j] += micros
+        if spends[j].currency == currency:
+            spends[j].micros += micros
             return
     if n < CURRENCIES:
-        users.spend_currency[s, n] = currency
-        users.spend_micros[s, n] = micros
-        head.counts[N_SPEND] = n + 1
+        spends[n].currency = currency
+        spends[n].micros = micros
+        spends[n].reserved = 0
+        counts[N_SPEND] = n + 1
 
 
 @leaf
-def _add_recent(items, times, head, item, ts, kind):  # type: ignore[no-untyped-def]
+def _add_recent(recents, counts, item, time):  # type: ignore[no-untyped-def]
     """Insert by time, newest first; among equal times by kind, a topic each, so that it never matters which topic was
     read first; among equal kinds the later arrival is the newer."""
-    n = np.int64(head.counts[N_RECENT])
-    time = (ts << 8) | kind
+    n = int(counts[N_RECENT])
     j = 0
-    while j < n and times[j] > time:
+    while j < n and recents[j].time > time:
         j += 1
-    if j == len(items):
+    if j == len(recents):
         return
-    n = min(n + 1, np.int64(len(items)))
+    n = min(n + 1, len(recents))
     for k in range(n - 1, j, -1):
-        items[k] = items[k - 1]
-        times[k] = times[k - 1]
-    items[j] = item
-    times[j] = time
-    head.counts[N_RECENT] = n
+        recents[k].item = recents[k - 1].item
+        recents[k].time = recents[k - 1].time
+    recents[j].item = item
+    recents[j].time = time
+    counts[N_RECENT] = n

@@ -96,14 +96,14 @@ def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # 
     for i in range(len(slots)):
         s = slots[i]
         n = np.int64(users.head[s].counts[N_TAGS])
+        tags = users.tags[users.block[s] : users.block[s] + n]
         for j in range(n):
-            t = lookup(tag_keys, tag_values, users.tag[s, j])
+            t = lookup(tag_keys, tag_values, tags[j].tag)
             if 0 <= t < len(tag_prior):
                 out.prior[i, j] = max(out.prior[i, j], tag_prior[t])
         now = users.head[s].as_of
         shares(
-            users.tag_weight[s],
-            users.tag_ts[s],
+            tags,
             n,
             now,
             MAIN,
@@ -117,7 +117,7 @@ def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # 
         if users.head[s].lost_tag != 0:
             out.reasons[i] |= INTERESTS
         for j in range(n):
-            out.status[i, j] = _verdict(out.share[i, j], users.tag_published[s, j], thresholds)
+            out.status[i, j] = _verdict(out.share[i, j], tags[j].published, thresholds)
             if out.status[i, j] != SAME:
                 out.reasons[i] |= INTERESTS
 
@@ -140,7 +140,9 @@ def mark_published(users, slots, share, status):  # type: ignore[no-untyped-def]
     """Keep the shares that are published now as what later ones are held against."""
     for i in range(len(slots)):
         s = slots[i]
-        for j in range(np.int64(users.head[s].counts[N_TAGS])):
-            before = users.tag_published[s, j] > 0
+        n = np.int64(users.head[s].counts[N_TAGS])
+        tags = users.tags[users.block[s] : users.block[s] + n]
+        for j in range(n):
+            before = tags[j].published > 0
             now = status[i, j] == ADDED or (before and status[i, j] != DROPPED)
-            users.tag_published[s, j] = share[i, j] if now else -share[i, j]
+            tags[j].published = share[i, j] if now else -share[i, j]

@@ -1,42 +1,33 @@
-"""The users in memory: one slot a user, one array a field. And the rows they are stored as.
+"""The users in memory: one slot a user. What every user has stands in columns; the lists stand in blocks of an arena.
 
-Every array has `capacity` slots in its first dimension. A field that holds a list has a count beside it in `counts`;
-only the used part of a list is stored. The row of a user, little-endian, layout 1:
-
-    u8 layout | u8 flags (bit 0: a change is held back) | HEAD (fixed) | used part of every list, as in LISTS | cause
-
-`cause` is the event_id behind a change that is not published yet. An example: a user with 2 tags, 3 recent items, 3
-event ids, no spending and no vector takes 2 + 168 + 2·36 + 3·16 + 3·8 = 314 bytes; one with 30 tags and full lists 2.5
-KB; a full one 4.9 KB.
-
-Widths are settings, and may change between two starts: of recent items and event ids the newest are kept, a vector of
-another width is dropped.
+A block holds a user's lists one behind the other and comes in a few sizes (`LADDER`): a newcomer takes 0.5 KB, a user
+with everything 4.2 KB. When a list is full, the user moves to a block of the next size. So memory goes by what people
+do, and what one event touches lies close together.
 
 Item ids, tags and event ids are kept as 64-bit hashes (xxh3): the strings of items and tags stand once in the
-dictionary rows of the partition (see `pipeline.names`).
+dictionary rows of the partition (see `pipeline.names`). How users are stored: `pipeline.rows`.
 """
 
+import mmap
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
-from streamer.errors import StateError
-
-LAYOUT: Final = 1
-HELD: Final = 1  # flag: the row has a change that is not published yet
+from streamer.model.compiled import leaf
+from streamer.model.interests import TAG
 
 # Tags tracked a user: 20 are shown, the rest is the waiting room of new interests. A tag that had to leave starts anew
 # when it comes back, so the more wait the truer the weights. Of the true 20 strongest of 3,871 shoppers with 103 tags
 # on average (300,000 purchases), tracked / of these with a weight off by over 1 %: 32 tags 84 % / 17 %, 64: 98 % / 7 %,
-# 96: 99.6 % / 2.5 %, 128: 99.9 % / 0.9 %. A tag takes 36 bytes.
+# 96: 99.6 % / 2.5 %, 128: 99.9 % / 0.9 %.
 TAGS: Final = 96
 CURRENCIES: Final = 6  # currencies summed a user; purchases in further ones count, their amounts do not
 PREDECESSORS: Final = 12  # earlier items that a signal names: beyond them 2^(-age/3) is under 7 %
 
-# Lists that have a count: the columns of `counts`.
+# Lists that have a count: the columns of `counts`; and the vector, which is whole or not there.
 N_TAGS, N_RECENT, N_SEEN, N_SPEND, N_VECTOR = range(5)
+LISTS: Final = 4
 
 HEAD: Final = np.dtype(
     [
@@ -55,6 +46,19 @@ HEAD: Final = np.dtype(
         ("reserved", "<u2"),
     ]
 )
+RECENT: Final = np.dtype([("item", "<u8"), ("time", "<i8")])  # newest first; `time` is ts << 8 | kind
+SPEND: Final = np.dtype(
+    [("micros", "<f8"), ("currency", "<u4"), ("reserved", "<u4")]
+)  # whole millionths; three letters
+SEEN: Final = np.dtype("<u8")  # ring of event ids
+ENTRY_BYTES: Final = (TAG.itemsize, RECENT.itemsize, SEEN.itemsize, SPEND.itemsize)
+UNIT: Final = TAG.itemsize  # blocks begin at whole tags
+ALIGNED: Final = RECENT.itemsize  # and lists at whole entries
+
+# Room for tags; and for recent items, event ids and currencies, in parts of what is the most of them. A user with 12
+# events and 12 tags fits the second size, one with 40 events and 30 tags the third.
+LADDER: Final = ((8, 0.2, 0.25, 0.16), (16, 0.4, 0.5, 0.33), (32, 1, 1, 0.66), (64, 1, 1, 1), (TAGS, 1, 1, 1))
+LEVELS: Final = len(LADDER) + 1  # level 0: no block yet
 
 
 class Shape(NamedTuple):
@@ -66,185 +70,170 @@ class Shape(NamedTuple):
 
 
 class Users(NamedTuple):
-    """The columns. `head` and the lists hold what is stored; `touched_at` and `used` live in memory only."""
+    """Columns [capacity], and the arena: the same bytes as tags, recent items, sums of money, event ids."""
 
-    head: NDArray[np.void]  # [capacity] HEAD
-    tag: NDArray[np.uint64]  # [capacity, TAGS]
-    tag_weight: NDArray[np.float32]  # [capacity, TAGS, 4] by scale, see `model.interests`; valid at the tag's `tag_ts`
-    tag_ts: NDArray[np.int64]  # [capacity, TAGS] newest event of the tag, ms
-    tag_published: NDArray[np.float32]  # [capacity, TAGS] share as last published; 0: was no interest
-    recent_item: NDArray[np.uint64]  # [capacity, recent] newest first
-    recent_ts: NDArray[np.int64]  # [capacity, recent] ts << 8 | kind
-    seen: NDArray[np.uint64]  # [capacity, seen] ring of event ids
-    spend_currency: NDArray[np.uint32]  # [capacity, CURRENCIES] three letters
-    spend_micros: NDArray[np.float64]  # [capacity, CURRENCIES] whole millionths: sums do not depend on the order
+    head: NDArray[np.void]  # HEAD
     vector: NDArray[np.int8]  # [capacity, vector] published vector, 127 = its largest number
-    touched_at: NDArray[np.int64]  # [capacity] Kafka timestamp of the latest event
-    used: NDArray[np.int64]  # [capacity] batch number of the latest use, for the cache
+    touched_at: NDArray[np.int64]  # Kafka timestamp of the latest event
+    used: NDArray[np.int64]  # batch number of the latest use, for the cache
+    level: NDArray[np.uint8]  # size of the user's block
+    block: NDArray[np.int64]  # where it begins, in UNITs
+    tags: NDArray[np.void]  # TAG
+    recents: NDArray[np.void]  # RECENT
+    spends: NDArray[np.void]  # SPEND
+    seens: NDArray[np.uint64]
+    room: NDArray[np.int64]  # [LEVELS, LISTS] entries that fit
+    start: NDArray[np.int64]  # [LEVELS, LISTS] bytes from the block's beginning
+    size: NDArray[np.int64]  # [LEVELS] UNITs
+    free: NDArray[np.int64]  # [LEVELS, capacity] blocks given back, a stack a level
+    free_count: NDArray[np.int64]  # [LEVELS]
+    end: NDArray[np.int64]  # [1] UNITs of the arena ever taken
 
-
-# Lists in the order in which a row holds them: (field of Users, its count).
-LISTS: Final = (
-    ("tag", N_TAGS),
-    ("tag_weight", N_TAGS),
-    ("tag_ts", N_TAGS),
-    ("tag_published", N_TAGS),
-    ("recent_item", N_RECENT),
-    ("recent_ts", N_RECENT),
-    ("seen", N_SEEN),
-    ("spend_currency", N_SPEND),
-    ("spend_micros", N_SPEND),
-    ("vector", N_VECTOR),
-)
+    @property
+    def most(self) -> NDArray[np.int64]:
+        """The most entries of each list."""
+        most: NDArray[np.int64] = self.room[-1]
+        return most
 
 
 def allocate(capacity: int, shape: Shape) -> Users:
-    """Empty columns. Memory is touched, and so taken, only when a slot is used."""
+    """Empty columns. The arena is address space: memory is taken only when a block is used."""
+    most = (TAGS, shape.recent, shape.seen, CURRENCIES)
+    room = np.zeros((LEVELS, LISTS), np.int64)
+    for level, parts in enumerate(LADDER, start=1):
+        room[level] = (parts[0], *(np.ceil(part * n) for part, n in zip(parts[1:], most[1:], strict=True)))
+    room[-1] = most
+    sizes = -(-room * np.array(ENTRY_BYTES) // ALIGNED) * ALIGNED
+    start = np.cumsum(sizes, axis=1) - sizes
+    size = -(-sizes.sum(axis=1) // UNIT)
+    arena = _arena(capacity * int(size.sum()) * UNIT)
     return Users(
         head=np.zeros(capacity, HEAD),
-        tag=np.zeros((capacity, TAGS), np.uint64),
-        tag_weight=np.zeros((capacity, TAGS, 4), np.float32),
-        tag_ts=np.zeros((capacity, TAGS), np.int64),
-        tag_published=np.zeros((capacity, TAGS), np.float32),
-        recent_item=np.zeros((capacity, shape.recent), np.uint64),
-        recent_ts=np.zeros((capacity, shape.recent), np.int64),
-        seen=np.zeros((capacity, shape.seen), np.uint64),
-        spend_currency=np.zeros((capacity, CURRENCIES), np.uint32),
-        spend_micros=np.zeros((capacity, CURRENCIES), np.float64),
         vector=np.zeros((capacity, shape.vector), np.int8),
         touched_at=np.zeros(capacity, np.int64),
         used=np.zeros(capacity, np.int64),
+        level=np.zeros(capacity, np.uint8),
+        block=np.zeros(capacity, np.int64),
+        tags=arena.view(TAG),
+        recents=arena.view(RECENT),
+        spends=arena.view(SPEND),
+        seens=arena.view(SEEN),
+        room=room,
+        start=start,
+        size=size,
+        free=np.zeros((LEVELS, capacity), np.int64),
+        free_count=np.zeros(LEVELS, np.int64),
+        end=np.zeros(1, np.int64),
     )
 
 
+def _arena(size: int) -> NDArray[np.uint8]:
+    """Zeroed bytes that count for nothing until they are used; in huge pages where the system has them."""
+    reserve = getattr(mmap, "MAP_NORESERVE", 0)  # every user may take a block of every size, one after the other
+    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | reserve)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        memory.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(memory, np.uint8)
+
+
 def clear(users: Users, slots: NDArray[np.int64]) -> None:
-    """Make slots blank. Lists keep what was in them: their counts are zero."""
+    """Make slots blank; their blocks are free for others."""
     users.head[slots] = np.zeros((), HEAD)
     users.touched_at[slots] = 0
+    give_back(users, slots)
 
 
-def pack(users: Users, slots: NDArray[np.int64], causes: list[bytes]) -> list[bytes]:
-    """The rows of users, one a slot; `causes` are the event ids behind unpublished changes, b"" for none."""
-    tails, tail_at = ragged(causes)
-    out, at = _pack(slots, _bytes(users.head), _counts(users), *_lists(users), tails, tail_at)
-    out[at[:-1]] = LAYOUT
-    out[at[:-1] + 1] = np.where(users.head["held_until"][slots] != 0, HELD, 0)
-    raw = out.tobytes()
-    ends = at.tolist()
-    return [raw[ends[i] : ends[i + 1]] for i in range(len(slots))]
+def tags_of(users: Users, slot: int) -> NDArray[np.void]:
+    """The tags of one user."""
+    first = int(users.block[slot])
+    return users.tags[first : first + int(users.head["counts"][slot, N_TAGS])]
 
 
-def unpack(users: Users, slots: NDArray[np.int64], rows: list[bytes]) -> list[bytes]:
-    """Read rows into slots; returns their causes. Raises StateError for rows of a newer layout, before any is read."""
-    for row in rows:
-        if row[0] > LAYOUT:
-            raise StateError(f"state layout {row[0]} is newer than this worker's {LAYOUT}: upgrade the worker")
-    raw, at = ragged(rows)
-    tail_at = _unpack(slots, raw, at, _bytes(users.head), _counts(users), users.head["seen_next"], *_lists(users))
-    return [row[tail:] for row, tail in zip(rows, (tail_at - at[:-1]).tolist(), strict=True)]
+def recent_of(users: Users, slot: int) -> NDArray[np.void]:
+    """The recent items of one user."""
+    first = int(users.block[slot] * UNIT + users.start[users.level[slot], N_RECENT]) // RECENT.itemsize
+    return users.recents[first : first + int(users.head["counts"][slot, N_RECENT])]
 
 
-def held_until(row: bytes) -> int:
-    """When the held-back change of a stored row is due, in ms; 0 where there is none. Reads the row in place."""
-    if not row[1] & HELD:
-        return 0
-    return int.from_bytes(row[2 + _HELD_AT : 10 + _HELD_AT], "little")
+def recent_items(users: Users, slots: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+    """The recent items (hashes) of users end to end, newest first, and where each user's begin, with the end."""
+    at = np.zeros(len(slots) + 1, np.int64)
+    np.cumsum(users.head["counts"][slots, N_RECENT], out=at[1:])
+    items = np.empty(at[-1], np.uint64)
+    _recent_items(users, slots, at, items)
+    return items, at
 
 
-def published_at(row: bytes) -> int:
-    """When the user of a stored row was last published, in ms; 0 for never. Reads the row in place."""
-    return int.from_bytes(row[2 + _PUBLISHED_AT : 10 + _PUBLISHED_AT], "little")
-
-
-_HELD_AT: Final = int(HEAD.fields["held_until"][1])  # type: ignore[index]
-_PUBLISHED_AT: Final = int(HEAD.fields["published_at"][1])  # type: ignore[index]
-
-
-def ragged(parts: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Byte strings end to end, and where each begins (with the end of the last)."""
-    at = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(part) for part in parts], out=at[1:])
-    return np.frombuffer(b"".join(parts) or b"\0", np.uint8), at
-
-
-def _bytes(column: NDArray[np.generic]) -> NDArray[np.uint8]:
-    return column.view(np.uint8).reshape(len(column), -1)
-
-
-def _counts(users: Users) -> NDArray[np.uint16]:
-    return users.head["counts"]
-
-
-def _lists(users: Users) -> tuple[tuple[NDArray[np.uint8], ...], NDArray[np.int64], NDArray[np.int64]]:
-    """Byte views of the lists, the size of an entry of each, the count that each goes by."""
-    columns = [getattr(users, name) for name, _ in LISTS]
-    views = tuple(_bytes(column.reshape(len(column), -1)) for column in columns)
-    entry = [column.itemsize * int(np.prod(column.shape[2:])) for column in columns]
-    return views, np.array(entry, np.int64), np.array([count for _, count in LISTS], np.int64)
-
-
-@njit(cache=True)
-def _pack(slots, head, counts, lists, entry, count_of, tails, tail_at):  # type: ignore[no-untyped-def]
-    n = len(slots)
-    at = np.zeros(n + 1, np.int64)
-    for i in range(n):
-        size = 2 + head.shape[1] + tail_at[i + 1] - tail_at[i]
-        for c in range(len(entry)):
-            size += counts[slots[i], count_of[c]] * entry[c]
-        at[i + 1] = at[i] + size
-    out = np.empty(at[n], np.uint8)
-    for i in range(n):
-        s, o = slots[i], at[i] + 2
-        out[o : o + head.shape[1]] = head[s]
-        o += head.shape[1]
-        for c in range(len(entry)):
-            size = counts[s, count_of[c]] * entry[c]
-            out[o : o + size] = lists[c][s, :size]
-            o += size
-        out[o : at[i + 1]] = tails[tail_at[i] : tail_at[i + 1]]
-    return out, at
-
-
-@njit(cache=True)
-def _unpack(slots, raw, at, head, counts, seen_next, lists, entry, count_of):  # type: ignore[no-untyped-def]
-    """Where each row's tail begins."""
-    tail_at = np.zeros(len(slots), np.int64)
+@leaf
+def _recent_items(users, slots, at, out):  # type: ignore[no-untyped-def]
     for i in range(len(slots)):
-        s, o = slots[i], at[i] + 2
-        head[s] = raw[o : o + head.shape[1]]
-        o += head.shape[1]
-        for c in range(len(entry)):
-            size = counts[s, count_of[c]] * entry[c]
-            if count_of[c] == N_SEEN:
-                _fit_ring(raw[o : o + size], seen_next[s] * entry[c], lists[c][s])
-            else:
-                kept = min(size, lists[c].shape[1])
-                lists[c][s, :kept] = raw[o : o + kept]
-            o += size
-        tail_at[i] = o
-        _fit_counts(counts[s], seen_next, s, lists, entry, count_of)
-    return tail_at
+        first = place(users, slots[i], N_RECENT) - at[i]
+        for k in range(at[i], at[i + 1]):
+            out[k] = users.recents[first + k].item
 
 
-@njit(cache=True)
-def _fit_ring(stored, oldest, out):  # type: ignore[no-untyped-def]
-    """A ring as it is if its column has just this width; else the newest that fit, in the order of arrival."""
-    if len(stored) == len(out):
-        out[:] = stored
+@leaf
+def place(users, s, which):  # type: ignore[no-untyped-def]
+    """Where a list of a user begins, in entries of its kind."""
+    start = users.block[s] * UNIT + users.start[users.level[s], which]
+    if which == N_SEEN:
+        return start // 8
+    return start // 32 if which == N_TAGS else start // 16
+
+
+@leaf
+def ensure_room(users, s, tags, recent, seen, spend):  # type: ignore[no-untyped-def]
+    """See that the lists of a user can hold so many entries, or the most that there are; may move the block."""
+    level = users.level[s]
+    room = users.room[level]
+    if room[N_TAGS] >= tags and room[N_RECENT] >= recent and room[N_SPEND] >= spend and room[N_SEEN] >= seen:
         return
-    ordered = np.concatenate((stored[oldest:], stored[:oldest]))
-    size = min(len(stored), len(out))
-    out[:size] = ordered[len(stored) - size :]
+    wanted = np.int64(level)
+    while wanted < len(users.room) - 1:
+        wanted += 1
+        room = users.room[wanted]
+        if room[N_TAGS] >= tags and room[N_RECENT] >= recent and room[N_SPEND] >= spend and room[N_SEEN] >= seen:
+            break
+    if wanted != level:
+        _move(users, s, wanted)
 
 
-@njit(cache=True)
-def _fit_counts(counts, seen_next, s, lists, entry, count_of):  # type: ignore[no-untyped-def]
-    for c in range(len(entry)):
-        width = lists[c].shape[1] // entry[c]
-        n = counts[count_of[c]]
-        if count_of[c] == N_SEEN:
-            seen_next[s] = (seen_next[s] if n == width else min(n, width)) % width
-        if count_of[c] == N_VECTOR:
-            counts[N_VECTOR] = n if n == width else 0
-        else:
-            counts[count_of[c]] = min(n, width)
+@leaf
+def _move(users, s, level):  # type: ignore[no-untyped-def]
+    old, old_level, counts = users.block[s], np.int64(users.level[s]), users.head[s].counts
+    new = take_block(users, level)
+    for which in range(LISTS):
+        words = counts[which] * ENTRY_BYTES[which] // 8
+        source = (old * UNIT + users.start[old_level, which]) // 8
+        target = (new * UNIT + users.start[level, which]) // 8
+        for k in range(words):
+            users.seens[target + k] = users.seens[source + k]
+    _free(users, old_level, old)
+    users.block[s] = new
+    users.level[s] = level
+
+
+@leaf
+def take_block(users, level):  # type: ignore[no-untyped-def]
+    """A block of a level; what is in it is anybody's."""
+    n = users.free_count[level]
+    if n:
+        users.free_count[level] = n - 1
+        return users.free[level, n - 1]
+    users.end[0] += users.size[level]
+    return users.end[0] - users.size[level]
+
+
+@leaf
+def _free(users, level, block):  # type: ignore[no-untyped-def]
+    if level:
+        users.free[level, users.free_count[level]] = block
+        users.free_count[level] += 1
+
+
+@leaf
+def give_back(users, slots):  # type: ignore[no-untyped-def]
+    """The blocks of slots are free for others."""
+    for s in slots:
+        _free(users, np.int64(users.level[s]), users.block[s])
+        users.level[s] = 0

@@ -15,7 +15,7 @@ from streamer.pipeline import gate
 from streamer.pipeline.gate import Assessed
 from streamer.pipeline.hashing import HashTable, lookup_all
 from streamer.pipeline.json_bytes import ESCAPED_BYTES, NUMBER_BYTES, Quoted, literal
-from streamer.pipeline.layout import N_RECENT, Users, ragged
+from streamer.pipeline.layout import CURRENCIES, N_RECENT, Users, recent_items
 from streamer.pipeline.profile_kernel import (
     ACTIVITY,
     ADDED,
@@ -27,6 +27,7 @@ from streamer.pipeline.profile_kernel import (
     WHATS,
     write_profiles,
 )
+from streamer.pipeline.rows import ragged
 from streamer.pipeline.top_interests import TopInterests
 from streamer.profile import What
 
@@ -112,7 +113,8 @@ class Page(NamedTuple):
     numbers: NDArray[np.float64]  # [n, k, 5] weight, share, recent, lift, events
     last_ts: NDArray[np.int64]  # [n, k]
     because: NDArray[np.int64]  # [n, k, BECAUSE]
-    recent_name: NDArray[np.int64]  # [n, recent]
+    recent_name: NDArray[np.int64]
+    recent_at: NDArray[np.int64]
     vectors: NDArray[np.uint8]  # [n, 4·dim]
     model: NDArray[np.uint8]
     what: NDArray[np.int64]
@@ -159,10 +161,11 @@ def _entries(
 def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, told: NDArray[np.bool_]) -> Entries:
     """The tags whose share moved, of those users of whom that is told; the largest move first."""
     rows, places = np.nonzero((assessed.status != gate.SAME) & told[:, None])
-    before = np.maximum(users.tag_published[slots[rows], places], 0).astype(np.float64).round(_PLACES)
+    tags = users.tags[users.block[slots[rows]] + places]
+    before = np.maximum(tags["published"], 0).astype(np.float64).round(_PLACES)
     after = assessed.share[rows, places].round(_PLACES)
     what = _WHAT_OF[assessed.status[rows, places]]
-    return rows, -abs(after - before), what, users.tag[slots[rows], places], before, after
+    return rows, -abs(after - before), what, tags["tag"], before, after
 
 
 class Written(NamedTuple):
@@ -184,7 +187,7 @@ def write(
     tags: Book,
 ) -> Written:
     """Profiles of the users in `slots`, in their order. Changes nothing."""
-    used = np.arange(users.recent_item.shape[1]) < users.head["counts"][slots, N_RECENT][:, None]
+    recent, recent_at = recent_items(users, slots)
     page = Page(
         *ragged(telling.keys),
         *ragged(telling.causes),
@@ -192,7 +195,8 @@ def write(
         numbers=top.numbers,
         last_ts=top.last_ts,
         because=top.because,
-        recent_name=items.find(np.where(used, users.recent_item[slots], np.uint64(0))),
+        recent_name=items.find(recent),
+        recent_at=recent_at,
         vectors=np.ascontiguousarray(vectors, "<f4").view(np.uint8),
         model=literal(model),
         what=told.what,
@@ -224,8 +228,8 @@ def _bound(page: Page, users: Users, item: int, tag: int) -> int:
     """No profile is longer, in bytes."""
     interests, because, vector = *page.because.shape[1:], 2 * page.vectors.shape[1]
     entry = 60 + item + NUMBER_BYTES
-    lists = interests * (100 + tag + 6 * NUMBER_BYTES + because * entry) + users.recent_item.shape[1] * entry
+    lists = interests * (100 + tag + 6 * NUMBER_BYTES + because * entry) + int(users.most[N_RECENT]) * entry
     changed = int(np.diff(page.move_at).max(initial=0)) * (60 + tag + 2 * NUMBER_BYTES)
-    spend = users.spend_micros.shape[1] * (8 + NUMBER_BYTES)
+    spend = CURRENCIES * (8 + NUMBER_BYTES)
     texts = int(np.diff(page.key_at).max(initial=0) + np.diff(page.cause_at).max(initial=0)) + len(page.model)
     return int(1000 + 40 * NUMBER_BYTES + ESCAPED_BYTES * texts + vector + lists + changed + spend)

@@ -19,7 +19,7 @@ from streamer.pipeline.json_bytes import (
     put_quoted,
     put_text,
 )
-from streamer.pipeline.layout import N_RECENT, N_SPEND
+from streamer.pipeline.layout import N_RECENT, N_SPEND, place
 from streamer.profile import SCHEMA, What
 
 WHATS: Final[tuple[What, ...]] = get_args(What)
@@ -49,8 +49,9 @@ def write_profiles(row, users, slots, page, items, tags, out, bound, ends):  # t
     at = 0
     while row < len(slots) and at + bound <= len(out):
         s = slots[row]
-        head, times, recent = users.head[s], users.recent_ts[s], page.recent_name[row]
-        n_recent = np.int64(head.counts[N_RECENT])
+        head, recent = users.head[s], page.recent_name[page.recent_at[row] : page.recent_at[row + 1]]
+        first = place(users, s, N_RECENT)
+        recents = users.recents[first : first + len(recent)]
         at = put_text(out, put(out, at, _USER_ID), page.keys[page.key_at[row] : page.key_at[row + 1]])
         at = put_integer(out, put(out, at, _VERSION), head.version)
         at = put_integer(out, put(out, at, _AS_OF), head.as_of)
@@ -64,17 +65,16 @@ def write_profiles(row, users, slots, page, items, tags, out, bound, ends):  # t
                     out, put(out, at, _TAG), tags.data, tags.at, tags.more_data, tags.more_at, page.tag_name[row, r]
                 )
                 at = _put_numbers(out, at, page.numbers[row, r], page.last_ts[row, r])
-                at = _put_because(out, put(out, at, _BECAUSE), page.because[row, r], items, times, recent)
+                at = _put_because(out, put(out, at, _BECAUSE), page.because[row, r], items, recents, recent)
                 at = put(out, at, _CLOSE)
         at = put_base64(out, put(out, at, _VECTOR), page.vectors[row])
         at = put_integer(out, put(out, at, _DIM), page.vectors.shape[1] // 4)
         at = put_text(out, put(out, at, _MODEL), page.model)
         at = _put_counts(out, at, head)
-        at = _put_spend(
-            out, put(out, at, _SPEND), users.spend_currency[s], users.spend_micros[s], np.int64(head.counts[N_SPEND])
-        )
+        first = place(users, s, N_SPEND)
+        at = _put_spend(out, put(out, at, _SPEND), users.spends[first : first + head.counts[N_SPEND]])
         at = _put_times(out, at, head)
-        at = _put_items(out, put(out, at, _RECENT), items, times, recent[:n_recent])
+        at = _put_items(out, put(out, at, _RECENT), items, recents, recent)
         at = put(out, at, _CHANGED)
         started = at
         for m in range(page.move_at[row], page.move_at[row + 1]):
@@ -118,23 +118,37 @@ def _put_numbers(out, at, numbers, last_ts):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def _put_because(out, at, because, items, times, recent):  # type: ignore[no-untyped-def]
+def _put_because(out, at, because, items, recents, names):  # type: ignore[no-untyped-def]
     started = at
     for k in because:
-        if k >= 0 and recent[k] != -1:
+        if k >= 0 and names[k] != -1:
             at = _put_item(
-                out, _comma(out, at, started), items.data, items.at, items.more_data, items.more_at, times[k], recent[k]
+                out,
+                _comma(out, at, started),
+                items.data,
+                items.at,
+                items.more_data,
+                items.more_at,
+                recents[k].time,
+                names[k],
             )
     return at
 
 
 @leaf
-def _put_items(out, at, items, times, recent):  # type: ignore[no-untyped-def]
+def _put_items(out, at, items, recents, names):  # type: ignore[no-untyped-def]
     started = at
-    for k in range(len(recent)):
-        if recent[k] != -1:
+    for k in range(len(names)):
+        if names[k] != -1:
             at = _put_item(
-                out, _comma(out, at, started), items.data, items.at, items.more_data, items.more_at, times[k], recent[k]
+                out,
+                _comma(out, at, started),
+                items.data,
+                items.at,
+                items.more_data,
+                items.more_at,
+                recents[k].time,
+                names[k],
             )
     return at
 
@@ -155,16 +169,16 @@ def _put_counts(out, at, head):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def _put_spend(out, at, currencies, micros, n):  # type: ignore[no-untyped-def]
+def _put_spend(out, at, spends):  # type: ignore[no-untyped-def]
     """Of a currency's three letters, the first is in the lowest byte."""
     started = at
-    for j in range(n):
+    for j in range(len(spends)):
         at = _comma(out, at, started)
         out[at] = out[at + 4] = ord('"')
         for k in range(3):
-            out[at + 1 + k] = (currencies[j] >> (8 * k)) & 255
+            out[at + 1 + k] = (spends[j].currency >> (8 * k)) & 255
         out[at + 5] = ord(":")
-        at = put_decimal(out, at + 6, micros[j] / 1e6, 6)
+        at = put_decimal(out, at + 6, spends[j].micros / 1e6, 6)
     return at
 
 

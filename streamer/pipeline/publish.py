@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from streamer.pipeline import gate, profile_json
 from streamer.pipeline.gate import Assessed, Thresholds
-from streamer.pipeline.layout import N_RECENT, Users
+from streamer.pipeline.layout import Users, recent_items
 from streamer.pipeline.profile_json import Book, Telling, Written, moves
 from streamer.pipeline.space import ItemSpace
 from streamer.pipeline.top_interests import Scales, top_interests
@@ -48,8 +48,7 @@ def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
 
 def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
     """The vectors f32[n, dim] of users. Changes nothing."""
-    counts = world.users.head["counts"][slots, N_RECENT].astype(np.int64)
-    return world.space.fold_in(world.users.recent_item[slots], counts)
+    return world.space.fold_in(*recent_items(world.users, slots))
 
 
 def profile(world: World, slot: int, user_id: str, reasons: int = 0, cause: str = "") -> Profile:

@@ -53,11 +53,9 @@ class ItemSpace:
         lookup_all(self.catalogue.table.keys, self.catalogue.table.values, flat, out)
         return out.reshape(item_hashes.shape)
 
-    def fold_in(self, recent_items: NDArray[np.uint64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
-        """User vectors f32[n, dim] from their recent items u64[n, recent], newest first, of which `counts` are used."""
-        used = np.arange(recent_items.shape[1]) < counts[:, None]
-        slots = self.slots(recent_items[used])
-        starts = np.concatenate([[0], np.cumsum(counts)])
+    def fold_in(self, recent_items: NDArray[np.uint64], at: NDArray[np.int64]) -> NDArray[np.float32]:
+        """User vectors f32[n, dim] from their recent items end to end, newest first; user i has `at[i] : at[i + 1]`."""
+        slots = self.slots(recent_items)
         return factors.fold_in_many(
-            self.catalogue.vectors, slots, starts, self._weights, self.gram, factors.C0, factors.REG
+            self.catalogue.vectors, slots, at, self._weights, self.gram, factors.C0, factors.REG
         )

@@ -6,11 +6,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from streamer.model.compiled import leaf
 from streamer.model.interests import EVENTS, MAIN, RECENT, shares
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.gate import Assessed
 from streamer.pipeline.hashing import lookup
-from streamer.pipeline.layout import N_RECENT, N_TAGS, Users
+from streamer.pipeline.layout import N_RECENT, N_TAGS, TAGS, Users, place
 
 BECAUSE: Final = 3  # items named behind an interest: enough for a sentence
 
@@ -51,51 +52,68 @@ def top_interests(
 
 @njit(cache=True)
 def _read(users, slots, assessed, lives, item_keys, item_values, item_tags, n_item_tags, out):  # type: ignore[no-untyped-def]
-    half_life, recent_half_life, smoothing = lives
+    order, recent = np.empty(TAGS, np.int64), np.empty(TAGS)
     for i in range(len(slots)):
         s = slots[i]
         n = np.int64(users.head[s].counts[N_TAGS])
-        now = users.head[s].as_of
-        order = np.argsort(-assessed.share[i, :n], kind="mergesort")
-        recent = np.empty(n)
-        shares(
-            users.tag_weight[s], users.tag_ts[s], n, now, RECENT, recent_half_life, assessed.prior[i], smoothing, recent
+        tags = users.tags[users.block[s] : users.block[s] + n]
+        _strongest_first(assessed.share[i], n, order)
+        _read_numbers(tags, users.head[s].as_of, lives, assessed.share[i], assessed.prior[i], order, recent, out, i)
+        first, n = place(users, s, N_RECENT), np.int64(users.head[s].counts[N_RECENT])
+        _find_because(
+            users.recents[first : first + n], item_keys, item_values, item_tags, n_item_tags, out.tag[i], out.because[i]
         )
-        for r in range(min(n, out.tag.shape[1])):
-            j = order[r]
-            fade = 2.0 ** (-(now - users.tag_ts[s, j]) / half_life)
-            out.tag[i, r] = users.tag[s, j]
-            out.last_ts[i, r] = users.tag_ts[s, j]
-            out.numbers[i, r, 0] = users.tag_weight[s, j, MAIN] * fade
-            out.numbers[i, r, 1] = assessed.share[i, j]
-            out.numbers[i, r, 2] = recent[j]
-            out.numbers[i, r, 3] = assessed.share[i, j] / assessed.prior[i, j]
-            out.numbers[i, r, 4] = users.tag_weight[s, j, EVENTS] * fade
-        _find_because(users, s, i, item_keys, item_values, item_tags, n_item_tags, out)
 
 
-@njit(cache=True)
-def _find_because(users, s, i, item_keys, item_values, item_tags, n_item_tags, out):  # type: ignore[no-untyped-def]
+@leaf
+def _strongest_first(share, n, order):  # type: ignore[no-untyped-def]
+    """Places by falling share; of equals the earlier place first. Insertion: the lists are short and nearly sorted."""
+    for j in range(n):
+        k = j
+        while k > 0 and share[order[k - 1]] < share[j]:
+            order[k] = order[k - 1]
+            k -= 1
+        order[k] = j
+
+
+@leaf
+def _read_numbers(tags, now, lives, share, prior, order, recent, out, i):  # type: ignore[no-untyped-def]
+    half_life, recent_half_life, smoothing = lives
+    shares(tags, len(tags), now, RECENT, recent_half_life, prior, smoothing, recent)
+    for r in range(min(len(tags), out.tag.shape[1])):
+        j = order[r]
+        fade = 2.0 ** (-(now - tags[j].ts) / half_life)
+        out.tag[i, r] = tags[j].tag
+        out.last_ts[i, r] = tags[j].ts
+        out.numbers[i, r, 0] = tags[j].weight[MAIN] * fade
+        out.numbers[i, r, 1] = share[j]
+        out.numbers[i, r, 2] = recent[j]
+        out.numbers[i, r, 3] = share[j] / prior[j]
+        out.numbers[i, r, 4] = tags[j].weight[EVENTS] * fade
+
+
+@leaf
+def _find_because(recents, item_keys, item_values, item_tags, n_item_tags, tags, because):  # type: ignore[no-untyped-def]
     """Recent items that carry an interest's tag, newest first."""
-    for k in range(np.int64(users.head[s].counts[N_RECENT])):
-        item = lookup(item_keys, item_values, users.recent_item[s, k])
+    for k in range(len(recents)):
+        item = lookup(item_keys, item_values, recents[k].item)
         if item < 0:
             continue
         for t in range(n_item_tags[item]):
-            for r in range(out.tag.shape[1]):
-                if out.tag[i, r] == 0:
+            for r in range(len(tags)):
+                if tags[r] == 0:
                     break
-                if out.tag[i, r] == item_tags[item, t]:
-                    _add_because(users.recent_item[s], k, out.because[i, r])
+                if tags[r] == item_tags[item, t]:
+                    _add_because(recents, k, because[r])
                     break
 
 
-@njit(cache=True)
-def _add_because(recent_items, k, because):  # type: ignore[no-untyped-def]
+@leaf
+def _add_because(recents, k, because):  # type: ignore[no-untyped-def]
     """Name recent item `k`, unless the same item is named already or there is no place left."""
     for b in range(len(because)):
         if because[b] < 0:
             because[b] = k
             return
-        if recent_items[because[b]] == recent_items[k]:
+        if recents[because[b]].item == recents[k].item:
             return
