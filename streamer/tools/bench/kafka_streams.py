@@ -21,9 +21,10 @@ LOCK = Path(__file__).with_name("kafka_streams_jars.lock")
 RELEASE = "17"  # of Java: LightJob needs no newer one, and no older javac is in use
 OPTIONS = (
     "-Xms1g",
-    "-Xmx2g",
-    "-XX:+UseSerialGC",
-)  # heap for its record cache; one core has no use for another collector
+    "-Xmx2g",  # its record cache alone may take 512 MB
+    "-XX:+UseSerialGC",  # one core has no use for another collector
+    "--enable-native-access=ALL-UNNAMED",  # RocksDB; without it Java warns
+)
 
 
 class MissingPeerError(StreamerError):

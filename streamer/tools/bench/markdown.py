@@ -65,6 +65,7 @@ def _page(report: Report, drawn: dict[str, list[str]]) -> str:
         "",
         f"- Machine: {heading(report)}",
         f"- Versions: {versions}",
+        "- One part alone: `streamer bench --only latency`, and so on for " + ", ".join(report.seconds),
         f"- Seconds by part: {took}",
     ]
     lines += [f"- **{part} failed**: {why}" for part, why in report.failed.items()]

@@ -34,12 +34,12 @@ FULL: Final = Plan(
 )
 QUICK: Final = Plan(
     speed=speed.Size(World(users=10_000, items=2_000, events=150_000), rounds=1, faust_s=4.0),
-    latency=latency.Size(users=2_000, rates=(500, 2_000), seconds=5.0),
-    growth=growth.Size(users=(10_000, 30_000), items=(1_000, 4_000), stretch=40_000, small_cache=10_000),
+    latency=latency.Size(users=2_000, rates=(500, 2_000), seconds=4.0),
+    growth=growth.Size(users=(10_000, 30_000), items=(1_000, 4_000), stretch=30_000, small_cache=10_000),
     memory=memory.Size(
         few=World(users=12_000, items=2_000, events=40_000, tour=True),
         many=World(users=40_000, items=2_000, events=40_000, tour=True),
         cache_users=10_000,
     ),
-    scaling=scaling.Size(World(users=10_000, items=2_000, events=200_000)),
+    scaling=scaling.Size(World(users=10_000, items=2_000, events=100_000)),
 )

@@ -8,6 +8,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import msgspec
+import psutil
+from aiokafka.errors import KafkaError as AioKafkaError
+from kafka.errors import KafkaError
 from rich.console import Console
 
 from streamer.errors import StreamerError
@@ -74,7 +77,7 @@ def _part(report: Report, part: str, stage: Stage, *, quick: bool) -> Report:
     changes: dict[str, Any] = {}
     try:
         changes[part] = MEASURES[part](stage, getattr(QUICK if quick else FULL, part))
-    except StreamerError as exc:
+    except (StreamerError, KafkaError, AioKafkaError, psutil.Error) as exc:
         stage.say(f"failed: {exc}")
         changes["failed"] = {**report.failed, part: str(exc)}
     seconds = {**report.seconds, part: round(time.monotonic() - start_s, 1)}

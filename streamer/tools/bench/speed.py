@@ -42,10 +42,11 @@ class Size(NamedTuple):
 
 
 class Speed(msgspec.Struct, frozen=True):
-    """One run. `cost` is known of workers."""
+    """One run. `profiles` are those published an event; `cost` is known of workers."""
 
     events_per_second: float
     cpu_us: float
+    profiles: float = 0.0
     cost: Cost | None = None
 
 
@@ -57,6 +58,7 @@ class Speeds(msgspec.Struct, frozen=True, kw_only=True):
     ratios: dict[str, float]
     ratios_light: dict[str, float]
     cpu_us_per_event: dict[str, float]
+    profiles_per_event: dict[str, float]
     cost: dict[str, Cost]
     rounds: dict[str, list[float]]
     left_out: dict[str, str]
@@ -105,6 +107,7 @@ def summarise(backlog: World, speeds: Mapping[str, list[Speed]], left_out: dict[
         ratios={name: round(rates["streamer"] / rates[name], 3) for name in peers},
         ratios_light={name: round(rates["streamer_light"] / rates[name], 3) for name in peers},
         cpu_us_per_event={name: round(median(s.cpu_us for s in past), 3) for name, past in speeds.items()},
+        profiles_per_event={name: round(speed.profiles, 4) for name, speed in middle.items()},
         cost={name: speed.cost for name, speed in middle.items() if speed.cost is not None},
         rounds={name: [round(s.events_per_second, 1) for s in past] for name, past in speeds.items()},
         left_out=left_out,
@@ -140,11 +143,12 @@ def _run(name: str, run: Settings, stage: Stage, size: Size, wanted: NDArray[np.
     log = _log(stage, run)
     with progress_of(run) as progress, Peer(command, run, log, stage.cores.peer, variables, PEER_STOP_S) as peer:
         marks = _marks(peer, progress, size.world.events, limit_s)
+        profiles = progress.records("profiles") / marks[-1].events
     complete = marks[-1].events == size.world.events
     check_counts(run, lambda rows: map(light_job.events_of, rows), wanted, complete=complete)
     first, last = between(marks, size.world.events)
     events, seconds = last.events - first.events, last.at_s - first.at_s
-    return Speed(events / seconds, 1e6 * (last.cpu_s - first.cpu_s) / events)
+    return Speed(events / seconds, 1e6 * (last.cpu_s - first.cpu_s) / events, profiles)
 
 
 def _streamer(run: Settings, stage: Stage, backlog: World, wanted: NDArray[np.int64], *, light: bool) -> Speed:
@@ -154,11 +158,11 @@ def _streamer(run: Settings, stage: Stage, backlog: World, wanted: NDArray[np.in
         before = reach(peer, stage.broker_pid, round(WARM * backlog.events))
         until(peer, lambda: progress.events() == backlog.events)
         until(peer, progress.has_learned)
-        if light and progress.signals():
+        if light and progress.records("item-signals"):
             raise StreamerError("the light job was to learn nothing about items, and did")
         spent = cost(before, moment(peer, stage.broker_pid), run.partitions)
     check_counts(run, count_ours(run), wanted, complete=True)
-    return Speed(spent.events_per_second, spent.cpu_us, spent)
+    return Speed(spent.events_per_second, spent.cpu_us, spent.profiles, spent)
 
 
 def _floor(run: Settings, stage: Stage, events: int) -> Speed:

@@ -106,9 +106,9 @@ class Progress:
                 raise StreamerError("Kafka does not answer a consumer")
         return True
 
-    def signals(self) -> int:
-        """How many records the topic of signals has."""
-        return sum(self._consumer.end_offsets(self._partitions("item-signals")).values())
+    def records(self, topic: str) -> int:
+        """How many records a contract topic has; with transactions, their markers too."""
+        return sum(self._consumer.end_offsets(self._partitions(topic)).values())
 
     def _partitions(self, topic: str) -> list[TopicPartition]:
         return [TopicPartition(self._settings.topic(topic), n) for n in range(self._settings.partitions)]

@@ -71,16 +71,25 @@ def all_tables(report: Report) -> Iterator[list[Table]]:
 
 def speed_tables(speeds: Speeds) -> list[Table]:
     """Rates and ratios; where the time goes."""
-    header = ("one process on one core", "events/s", "whole job is", "light job is", "CPU µs/event", "rounds")
+    header = (
+        "one process on one core",
+        "events/s",
+        "whole job is",
+        "light job is",
+        "CPU µs/event",
+        "profiles/event",
+        "rounds",
+    )
     rows: list[tuple[str, ...]] = []
     for name in (*OURS, *PEERS):
         if name in speeds.left_out:
-            rows.append((f"{NAMES[name]}: left out, {speeds.left_out[name]}", "", "", "", "", ""))
+            rows.append((f"{NAMES[name]}: left out, {speeds.left_out[name]}", *[""] * (len(header) - 1)))
             continue
         ratios = (f"{r[name]:.2f}×" if name in r else "" for r in (speeds.ratios, speeds.ratios_light))
         rounds = " ".join(f"{rate:,.0f}" for rate in speeds.rounds[name])
         rate, cpu = speeds.events_per_second[name], speeds.cpu_us_per_event[name]
-        rows.append((NAMES[name], f"{rate:,.0f}", *ratios, f"{cpu:.2f}", rounds))
+        profiles = f"{speeds.profiles_per_event[name]:.3f}"
+        rows.append((NAMES[name], f"{rate:,.0f}", *ratios, f"{cpu:.2f}", profiles, rounds))
     return [Table("Events a second", header, rows), _stages(speeds.cost)]
 
 
