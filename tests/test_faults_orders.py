@@ -14,12 +14,13 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
+from streamer.engine.buffers import RECORD_BYTES, Buffer, Memory
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.checkpoint import Checkpointer
 from streamer.engine.engine import Engine
 from streamer.engine.failpoint import Failpoint
-from streamer.engine.ingest import Batch
-from streamer.engine.merge import Buffer, merge
+from streamer.engine.fetching import Batch
+from streamer.engine.merge import Taken, merge
 from streamer.engine.partition import Partition, Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import USER, Store, shared_cache
@@ -161,7 +162,8 @@ class Life:
             self.partition, kafka, settings, lambda *_: None, failpoint, REJECTED_MAX_BYTES
         )
         self.left = {topic: self._unread(topic) for topic in TOPICS}
-        self.buffers = {topic: Buffer(self.partition.position.next[topic]) for topic in TOPICS}
+        memory = Memory(1 << 30)
+        self.buffers = {topic: Buffer(self.partition.position.next[topic], memory) for topic in TOPICS}
 
     def _unread(self, topic: str) -> list[Record]:
         return [each for each in self.kafka.sources[topic] if each.offset >= self.partition.position.next[topic]]
@@ -184,17 +186,18 @@ class Life:
     async def _read(self) -> None:
         while any(self.left.values()):
             topic, count = self.chance.choice(TOPICS), self.chance.randint(0, 20)
-            self.buffers[topic].records.extend(self.left[topic][:count])
-            del self.left[topic][:count]
+            if fetched := self.left[topic][:count]:
+                self.buffers[topic].add(fetched, RECORD_BYTES * len(fetched))
+                del self.left[topic][:count]
             await self._hand_on()
 
     async def _hand_on(self) -> None:
         while takes := self._merged():
-            batch = [Take(topic, records, after) for topic, (after, records) in takes.items()]
-            await self.engine.take_events(Batch(0, batch, self.engine.epoch))
+            batch = [Take(topic, taken.records, taken.after) for topic, taken in takes.items()]
+            await self.engine.take_events(Batch(0, batch, self.engine.epoch, lambda: None))
             await self.kafka.pause()
 
-    def _merged(self) -> dict[str, tuple[int, list[Any]]]:
+    def _merged(self) -> dict[str, Taken]:
         more = [topic for topic, left in self.left.items() if left]
         return merge(self.buffers, more, self.chance.randint(1, 30), waited=self.chance.random() < 0.5)
 
