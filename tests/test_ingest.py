@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -11,6 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from streamer.engine.buffers import FIRST_PIECE, PIECE_BYTES, RECORD_BYTES
 from streamer.engine.fetching import Batch, Fetching, Group, fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.partition import Partition, Take
+from streamer.engine.shared import shared_state
 from streamer.settings import Settings
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Record, deployed
@@ -119,6 +121,37 @@ async def test_backlog_is_read_whole_within_its_memory(
         got = [r.value for r in await reader.read(2 * count) if r.partition == partition]
         assert got == values
     assert reader.taken == 0
+
+
+def test_large_rejected_records_have_a_checkpoint_come_early(deployment: Deployment) -> None:
+    partition = Partition(0, shared_state(deployment.settings))
+    bad = Rejected("items", 0, 0, b"x" * (1 << 20))
+    assert not partition.is_full(rows=1)
+    applied = 0
+    while not partition.is_full(rows=1):
+        partition.apply_items([Take("items", [bad], after=0)])
+        applied += 1
+    assert applied == 16
+
+
+class Rejected(NamedTuple):
+    """A record whose value is no item."""
+
+    topic: str
+    partition: int
+    offset: int
+    value: bytes
+    key: bytes = b"mug"
+    timestamp: int = 0
+    headers: tuple[tuple[str, bytes | None], ...] = ()
+
+    @property
+    def serialized_key_size(self) -> int:
+        return len(self.key)
+
+    @property
+    def serialized_value_size(self) -> int:
+        return len(self.value)
 
 
 async def test_what_is_handed_on_and_not_applied_counts(deployment: Deployment, reader: Reader) -> None:

@@ -148,8 +148,7 @@ class Engine:
         partition = self._owner(batch)
         if partition is None:
             return None
-        if partition.changed_rows >= self.settings.checkpoint_rows:
-            await self._save(partition)  # events do not run away from checkpoints: what a crash repeats stays small
+        await self._make_way(partition)
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -159,13 +158,19 @@ class Engine:
             except CacheFullError:
                 await self.checkpoint_all()  # saved users may leave memory
 
-    async def _save(self, partition: Partition) -> None:
+    async def _make_way(self, partition: Partition) -> None:
+        """Nothing runs away from checkpoints: what a crash repeats stays small, and so does what waits for one."""
+        if not partition.is_full(self.settings.checkpoint_rows):
+            return
         writer = self._checkpointers.get(partition.number)
         if writer is not None and writer.partition is partition:
             await self._checkpoint(writer)
 
     async def take_items(self, batch: Batch) -> None:
         """A batch of catalogue changes."""
+        partition = self._owner(batch)
+        if partition is not None:
+            await self._make_way(partition)
         await self._apply(batch, lambda partition: partition.apply_items(batch.takes))
 
     async def take_signals(self, batch: Batch) -> None:

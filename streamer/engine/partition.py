@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer import metrics
+from streamer.engine.buffers import size_of
 from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
 from streamer.engine.heartbeat import Heartbeat
 from streamer.engine.held import Held
@@ -29,6 +30,7 @@ from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
 
 LAYOUT = 1
+REJECTED_BYTES = 16 << 20  # kept for a checkpoint at most, and the batch that went over it
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
 
 
@@ -87,7 +89,7 @@ class Partition:
         self._heartbeat = Heartbeat(shared.heartbeat_ms)
         self._silent: list[bytes] = []  # users found due for a heartbeat
         self._changed: list[NDArray[np.int64]] = []
-        self.changed_rows = 0
+        self.changed_rows = self.rejected_bytes = 0
         names = Names(self._item_name, self._tag_name)
         self.world = World(shared.cache.users, shared.space, names, shared.policy)
 
@@ -219,11 +221,16 @@ class Partition:
             self.position.newest_ts[part.kind.topic] = part.decoded.newest_ts
 
     def _reject(self, take: Take, rejected: list[Rejected]) -> None:
+        self.rejected_bytes += size_of([take.records[bad.place] for bad in rejected])
         for bad in rejected:
             self.rejected.append((take.topic, take.records[bad.place], bad))
             metrics.REJECTED.labels(bad.reason).inc()
 
     # ---- the cut; callers hold state_lock
+    def is_full(self, rows: int) -> bool:
+        """Whether a checkpoint has to come before more is applied: `rows` changed, or large records were rejected."""
+        return self.changed_rows >= rows or self.rejected_bytes >= REJECTED_BYTES
+
     def has_work(self, now_ms: int) -> bool:
         """Whether a checkpoint would write anything."""
         self._silent = self._silent or self._heartbeat.silent(self._store, now_ms)
@@ -256,7 +263,7 @@ class Partition:
         )
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
         rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
-        rejected, self.rejected = self.rejected, []
+        rejected, self.rejected, self.rejected_bytes = self.rejected, [], 0
         return Effects(
             rows=rows,
             local=self._held_rows(result, position.checkpoint),
