@@ -36,8 +36,8 @@ def test_publications_say_what_metrics_and_headers_need() -> None:
     line = Line()
     line.feed([click("a", "mug", T0 - 7)])
     [publication] = line.cut().publications
-    assert publication[:3] == (0, 1, T0 - 7)
-    assert publication[4:] == ("first_profile", True)
+    assert (publication.key, publication.version) == (b"ann", 1)
+    assert (publication.first_change, publication.since_ms) == ("first_profile", T0 - 7)
 
 
 def test_versions_count_up_by_one() -> None:
@@ -159,7 +159,7 @@ def test_a_change_that_is_due_is_published_with_its_cause() -> None:
     [profile] = profiles(result)
     assert (what(profile.changed), profile.cause, profile.version) == (["activity"], "small", 2)
     assert profile.activity.clicks == 101
-    assert not result.publications[0].at_once
+    assert result.publications[0].since_ms == 0
     assert held_until(result.rows[0]) == 0
     assert line.causes[0] == ""
 

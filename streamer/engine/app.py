@@ -1,6 +1,7 @@
 """The worker: a Faust app whose agents take batches from our own ingest, and everything around it."""
 
 import asyncio
+import gc
 import logging
 import signal
 import socket
@@ -34,6 +35,9 @@ from streamer.settings import Settings
 log = structlog.get_logger(__name__)
 
 STOP_S = 25.0  # SIGTERM to exit: orchestrators commonly kill after 30 s
+# Objects between two collections of each generation. A batch makes thousands that die with it and are in no cycle:
+# with Python's own numbers (700, 10, 10) looking for cycles took a third of a cut's time.
+GARBAGE = (50_000, 20, 50)
 
 
 class Boot(BootStrategy):
@@ -59,6 +63,7 @@ def run_worker(settings: Settings) -> int:
         require_topics(settings)
         largest = rejected_bytes(settings)
         warmup.compile_kernels(settings)
+        gc.set_threshold(*GARBAGE)
         log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
         asyncio.run(_serve(settings, largest))
         log.info("worker stopped")

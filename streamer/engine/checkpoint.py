@@ -14,10 +14,12 @@ transaction first, can tell. What a crash between any two steps leaves behind: E
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
@@ -36,7 +38,7 @@ class Checkpointer:
         partition: Partition,
         producer: AIOKafkaProducer,
         settings: Settings,
-        published: Callable[[bytes, Publication], None],
+        published: Callable[[Publication], None],
         failpoint: Callable[[str], None],
         rejected_bytes: int,
     ) -> None:
@@ -97,10 +99,11 @@ class Checkpointer:
             TopicPartition(self.settings.topic(name), number): offset for name, offset in effects.position.next.items()
         }
 
-    def _profiles(self, publications: Sequence[tuple[bytes, Publication]]) -> Iterable[Outgoing]:
+    def _profiles(self, publications: Sequence[Publication]) -> Iterable[Outgoing]:
         """CloudEvents in binary mode: the attributes are headers, the value is the profile itself."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-        for key, publication in publications:
+        for publication in publications:
+            key = publication.key
             yield Outgoing(
                 key,
                 publication.value,
@@ -150,14 +153,13 @@ class Checkpointer:
     def _account(self, effects: Effects, seconds: float) -> None:
         metrics.CHECKPOINT_SECONDS.observe(seconds)
         metrics.CHECKPOINT_ROWS.inc(len(effects.rows))
-        shared = self.partition.shared
-        now = shared.now_ms()
-        touched = shared.cache.users.touched_at
-        for key, publication in effects.publications:
-            metrics.PROFILES.labels(publication.first_change).inc()
-            if publication.at_once:
-                metrics.PUBLISH_LATENCY.observe(max(now - int(touched[publication.slot]), 0) / 1000)
-            self._published(key, publication)
+        since_ms = np.array([publication.since_ms for publication in effects.publications], np.int64)
+        waited_ms = np.maximum(self.partition.shared.now_ms() - since_ms[since_ms > 0], 0)
+        metrics.PUBLISH_LATENCY.observe(waited_ms / 1000)
+        for cause, count in Counter(publication.first_change for publication in effects.publications).items():
+            metrics.PROFILES.labels(cause).inc(count)
+        for publication in effects.publications:
+            self._published(publication)
 
 
 def _size(record: Outgoing) -> int:

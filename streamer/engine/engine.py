@@ -1,6 +1,7 @@
 """The engine: has partitions opened and gives them up, applies batches to them, and checkpoints them."""
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -93,6 +94,8 @@ class Engine:
         return self._reason if self.opening is None else self.opening.doing
 
     def _set_ready(self) -> None:
+        gc.collect()
+        gc.freeze()  # what is here now stays: the collector need not look at it again and again
         self.ready, self.opening, self._reason = True, None, "ready"
         metrics.READY.set(1)
 
@@ -139,8 +142,8 @@ class Engine:
             except BaseException as exc:
                 leave(f"checkpoint of partition {writer.partition.number}", exc)
 
-    def _publish(self, key: bytes, publication: Publication) -> None:
-        self._published(key.decode(), publication.version, publication.value)
+    def _publish(self, publication: Publication) -> None:
+        self._published(publication.key.decode(), publication.version, publication.value)
 
     # ---- what the agents do
     async def take_events(self, batch: Batch) -> None:

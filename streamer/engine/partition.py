@@ -64,7 +64,7 @@ class Effects(NamedTuple):
 
     rows: list[Row]
     local: list[Row]
-    publications: list[tuple[bytes, Publication]]
+    publications: list[Publication]
     signals: list[tuple[int, bytes]]
     models: list[tuple[bytes, bytes | None]]
     rejected: list[tuple[str, Any, Rejected]]
@@ -255,7 +255,7 @@ class Partition:
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         with metrics.stage("gate"):
             result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, changed))
-        self.held.discard(cache.key_of[publication.slot] for publication in result.publications)
+        self.held.discard(publication.key for publication in result.publications)
         item_rows, models = self.own_items.take(now)
         self.position.checkpoint += 1
         position = msgspec.structs.replace(
@@ -267,7 +267,7 @@ class Partition:
         return Effects(
             rows=rows,
             local=self._held_rows(result, position.checkpoint),
-            publications=[(cache.key_of[p.slot], p) for p in result.publications],
+            publications=result.publications,
             signals=self.outbox.take(self.shared.catalogue),
             models=models,
             rejected=rejected,

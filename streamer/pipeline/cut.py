@@ -4,9 +4,9 @@ Everything happens between two batches and at once: rows, profiles and positions
 """
 
 from collections.abc import Sequence
-from itertools import starmap
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +15,7 @@ from streamer.pipeline.layout import N_VECTOR, Users
 from streamer.pipeline.profile_json import ACTIVE, BEAT, Telling
 from streamer.pipeline.publish import World
 from streamer.pipeline.rows import pack
+from streamer.profile import What
 
 # Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2
@@ -28,15 +29,14 @@ class Candidates(NamedTuple):
     keys: Sequence[bytes]  # their user ids in UTF-8
 
 
-class Publication(NamedTuple):
+class Publication(msgspec.Struct, frozen=True, gc=False):
     """A profile on its way out. `first_change` labels it in metrics."""
 
-    slot: int
+    key: bytes
     version: int
-    as_of: int
     value: bytes
-    first_change: str
-    at_once: bool  # an event brought it about, not the end of a wait
+    first_change: What
+    since_ms: int  # when Kafka got the event that brought it about; 0: it is the end of a wait
 
 
 class Cut(NamedTuple):
@@ -109,13 +109,9 @@ def _publish(
     for slot in slots.tolist():
         causes[slot] = ""
     _mark_published(users, slots, assessed, vectors)
-    heads = users.head[slots]
-    columns = slots, heads["version"], heads["as_of"], written.values, written.first, why == CHANGED
-    return list(starmap(Publication, zip(*(_listed(column) for column in columns), strict=True)))
-
-
-def _listed(column: NDArray[Any] | list[Any]) -> list[Any]:
-    return column if isinstance(column, list) else column.tolist()
+    versions = users.head["version"][slots].tolist()
+    since_ms = np.where(why == CHANGED, users.touched_at[slots], 0).tolist()
+    return list(map(Publication, telling.keys, versions, written.values, written.first, since_ms))
 
 
 def _tell(reasons: NDArray[np.uint8], why: NDArray[np.int64]) -> NDArray[np.uint8]:

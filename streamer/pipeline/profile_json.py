@@ -169,10 +169,10 @@ def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, 
 
 
 class Written(NamedTuple):
-    """Profiles as JSON, and what the first change of each is; None where nothing is told."""
+    """Profiles as JSON, and what the first change of each is; `activity` where nothing is told."""
 
     values: list[bytes]
-    first: list[What | None]
+    first: list[What]
 
 
 def write(
@@ -206,8 +206,8 @@ def write(
         move_at=told.at,
     )
     values = _write(users, slots, page, items.strings, tags.strings, _bound(page, users, items.longest, tags.longest))
-    firsts = np.append(told.what, -1)[np.where(told.at[:-1] < told.at[1:], told.at[:-1], -1)]
-    return Written(values, [None if what < 0 else WHATS[what] for what in firsts.tolist()])
+    first = np.append(told.what, ACTIVITY)[np.where(told.at[:-1] < told.at[1:], told.at[:-1], -1)]
+    return Written(values, [WHATS[what] for what in first.tolist()])
 
 
 def _write(
