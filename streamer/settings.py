@@ -106,8 +106,8 @@ class Settings(BaseSettings):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = option(
         "none",
         "codec",
-        "readers of profiles need the codec, and kafka-python brings only gzip; measured on made-up events: zstd writes an"
-        " eighth of the bytes for 3 % more CPU, snappy a quarter for none, lz4 a fifth for 15 %",
+        "readers of profiles need the codec, and kafka-python brings only gzip; measured on made-up events: zstd writes"
+        " an eighth of the bytes for 3 % more CPU, snappy a quarter for none, lz4 a fifth for 15 %",
     )
 
     # Bad input
