@@ -111,13 +111,13 @@ def _spread(costs: list[Cost]) -> float:
 
 def _items(stage: Stage, size: Size, number: int) -> Items:
     stage = stage.topics(f"items{number}-")
-    tour, _, anybody, _ = _parts(size, ACTIVE, number)
+    tour, active, *_ = _parts(size, ACTIVE, number)
     changes = {"http_port": free_port(stage.settings.http_host, 0), "session_timeout_ms": FROZEN_MS}
     run = stage.peer("worker", **changes)
     fill(run, tour)
     with progress_of(run) as progress, Peer(WORKER, run, stage.home / f"items{number}.log", stage.cores.peer) as peer:
         _wait(peer, progress, tour.events)
-        spent = _stretch(peer, progress, stage, run, anybody)
+        spent = _stretch(peer, progress, stage, run, active)
     stage.say(f"{number:,} items: {spent.cpu_us:.1f} µs an event")
     return Items(number, spent)
 
