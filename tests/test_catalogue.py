@@ -7,17 +7,15 @@ import pytest
 from streamer.errors import StateError
 from streamer.events import Item
 from streamer.model.factors import initial_vector
+from streamer.model.popularity import HALF_LIVES_MS, LONGEST
 from streamer.pipeline.catalogue import (
-    MODEL_LAYOUT,
-    POPULARITY_HALF_LIFE_MS,
     PRIOR_EVENTS,
     TAGS_PER_ITEM,
     Catalogue,
-    ItemModel,
-    decode_model,
     distinct,
 )
 from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel, decode_model
 from tests.pipeline_world import T0
 
 DIM = 8
@@ -41,6 +39,12 @@ def catalogue(*items: Item) -> Catalogue:
 def tags_of(known: Catalogue, item_id: str) -> list[str]:
     slot = known.slot_of[item_id]
     return [known.tag_names[tag] for tag in known.tags[slot, : known.n_tags[slot]].tolist()]
+
+
+def popularity_of(known: Catalogue) -> tuple[float, int]:
+    """Of the first item: as its model has it, and as of when."""
+    models = known.models.columns(1)
+    return models.popularity[0, LONGEST].item(), models.newest[0].item()
 
 
 def priors(known: Catalogue) -> dict[str, float]:
@@ -80,7 +84,7 @@ def test_a_forgotten_item_keeps_its_name_and_nothing_else() -> None:
     known.apply_model(model("mug"))
     assert known.forget("mug") == 0
     assert (known.name(hash_id("mug")), tags_of(known, "mug"), known.listed) == ("mug", [], 0)
-    assert (known.facts[0], known.popularity[0], known.modelled[0]) == (None, 0, False)
+    assert (known.facts[0], popularity_of(known)[0], known.modelled[0]) == (None, 0, False)
     assert not known.vectors[0].any()
     assert known.forget("mug") == 0
     assert known.listed == 0
@@ -169,7 +173,7 @@ def test_what_was_learned_takes_the_place_of_the_start_and_outlives_a_descriptio
     known.apply_model(model("mug", popularity=4.0))
     known.describe(item("mug", "office"))
     assert known.vectors[0].tolist() == list(range(DIM))
-    assert (known.popularity[0], known.popularity_ts[0], known.newest_ts) == (4.0, T0, T0)
+    assert (*popularity_of(known), known.newest_ts) == (4.0, T0, T0)
 
 
 def test_an_item_whose_model_is_dropped_starts_anew_from_its_tags() -> None:
@@ -177,7 +181,7 @@ def test_an_item_whose_model_is_dropped_starts_anew_from_its_tags() -> None:
     known, fresh = catalogue(item("mug", "kitchen")), catalogue(item("mug", "kitchen"))
     known.apply_model(model("mug"))
     known.drop_model("mug")
-    assert (known.modelled[0], known.popularity[0]) == (False, 0)
+    assert (known.modelled[0], popularity_of(known)[0]) == (False, 0)
     assert known.vectors[0].tolist() == fresh.vectors[0].tolist()
 
 
@@ -185,7 +189,7 @@ def test_a_vector_of_another_size_is_not_taken_but_the_popularity_is() -> None:
     known = catalogue(item("mug", "kitchen"))
     start = known.vectors[0].tolist()
     known.apply_model(model("mug", dim=4, popularity=9.0))
-    assert (known.vectors[0].tolist(), known.modelled[0], known.popularity[0]) == (start, False, 9.0)
+    assert (known.vectors[0].tolist(), known.modelled[0], popularity_of(known)[0]) == (start, False, 9.0)
 
 
 def test_tags_of_events_count_only_while_the_catalogue_has_none() -> None:
@@ -213,7 +217,7 @@ def test_every_change_that_a_reader_would_see_moves_the_version() -> None:
 
 def test_a_model_of_a_newer_worker_is_refused() -> None:
     newer = msgspec.msgpack.encode(msgspec.structs.replace(model("mug"), layout=MODEL_LAYOUT + 1))
-    with pytest.raises(StateError, match=r"item model of layout 2, this worker knows 1: upgrade all workers"):
+    with pytest.raises(StateError, match=r"item model of layout 3, this worker knows 2: upgrade all workers"):
         decode_model(newer)
     assert decode_model(msgspec.msgpack.encode(model("mug"))) == model("mug")
 
@@ -234,7 +238,7 @@ def test_events_outweigh_the_catalogue_the_more_there_are() -> None:
 
 def test_popularity_fades_up_to_the_newest_model() -> None:
     known = catalogue(item("mug", "kitchen"), item("tent", "camping"))
-    known.apply_model(model("mug", popularity=100.0, ts=T0 - POPULARITY_HALF_LIFE_MS))
+    known.apply_model(model("mug", popularity=100.0, ts=T0 - HALF_LIVES_MS[LONGEST]))
     known.apply_model(model("tent", popularity=100.0, ts=T0))
     assert priors(known) == pytest.approx({"kitchen": 100 / 250, "camping": 150 / 250})
 

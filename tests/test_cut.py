@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.cut import DUE, HEARTBEAT
+from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.layout import N_VECTOR, TAGS, tags_of
 from streamer.pipeline.rows import held_until
 from streamer.profile import Change

@@ -14,14 +14,11 @@ from streamer.model.factors import (
     MAX_WEIGHT,
     REG,
     Learning,
-    fold_in,
     fold_in_many,
     gram,
-    gram_replace,
     initial_vector,
     learn,
     recency_weights,
-    similar,
     whitening,
 )
 
@@ -63,6 +60,12 @@ class Signals:
             first,
             params,
         )
+
+
+def fold_in(vectors: Floats, weights: Floats, gram_matrix: NDArray[np.float64], c0: float, reg: float) -> Floats:
+    """One user, who has all the vectors."""
+    slots = np.arange(len(vectors), dtype=np.int32)
+    return fold_in_many(vectors, slots, np.array([0, len(slots)]), weights, gram_matrix, c0, reg)[0]
 
 
 # The same in plain Python
@@ -153,15 +156,6 @@ def test_gram_is_the_product_with_itself() -> None:
 
 def test_gram_of_nothing_is_zero() -> None:
     assert gram(np.zeros((0, 4), np.float32)).tolist() == np.zeros((4, 4)).tolist()
-
-
-def test_replacing_vectors_one_by_one_gives_the_gram_matrix_of_all() -> None:
-    old, new = unit_rows(40, seed=1), unit_rows(40, seed=2)
-    old[3], new[5] = 0, np.nan
-    matrix = gram(old)
-    for before, after in zip(old, new, strict=True):
-        gram_replace(matrix, before, after)
-    np.testing.assert_allclose(matrix, gram(new), atol=1e-12)
 
 
 # Folding a user in
@@ -351,27 +345,3 @@ def test_two_tastes_come_apart() -> None:
     for group in (0, 10):
         p = fold_in(shared[group : group + 3], recency_weights(3), gram(shared), C0, REG)
         assert set(np.argsort(-(shared @ p))[:10]) == set(range(group, group + 10))
-
-
-# The nearest
-
-
-@compiles
-@given(arrays.arrays(np.float32, (15, 3), elements=st.integers(-3, 3).map(np.float32)), st.integers(0, 20))
-def test_similar_is_the_sorted_cosine(vectors: Floats, n: int) -> None:
-    query = np.array([1, 2, -1], np.float32)
-    slots, cosines = similar(vectors, query, n)
-    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1)
-    expected = {i: float(vectors[i] @ query) / lengths[i] / math.sqrt(6) for i in range(15) if lengths[i] > 0}
-    ranked = sorted(expected, key=lambda i: (-np.float32(expected[i]), i))[:n]
-    np.testing.assert_allclose(cosines, [expected[i] for i in ranked], atol=1e-6)
-    np.testing.assert_allclose([expected[i] for i in slots], [expected[i] for i in ranked], atol=1e-6)
-
-
-def test_similar_leaves_out_what_has_no_direction() -> None:
-    vectors = np.array([[0, 0], [1, 0], [np.nan, 1], [np.inf, 1], [2, 0], [0, 1]], np.float32)
-    slots, cosines = similar(vectors, np.array([3, 0], np.float32), 10)
-    assert slots.tolist() == [1, 4, 5]
-    assert cosines.tolist() == [1.0, 1.0, 0.0]
-    assert len(similar(vectors, np.zeros(2, np.float32), 10)[0]) == 0
-    assert len(similar(vectors, np.array([np.nan, 1], np.float32), 10)[0]) == 0

@@ -8,10 +8,13 @@ from hypothesis import strategies as st
 
 from streamer.errors import StateError
 from streamer.events import Item
-from streamer.pipeline.catalogue import MODEL_LAYOUT, POPULARITY_HALF_LIFE_MS, Catalogue, ItemModel, decode_model
+from streamer.model import transitions
+from streamer.model.popularity import HALF_LIVES_MS
+from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel, decode_model
 from streamer.pipeline.layout import PREDECESSORS
-from streamer.pipeline.own_items import LAYOUT, MODEL_EVERY_MS, ItemRow, OwnItems
+from streamer.pipeline.own_items import GROWTH, LAYOUT, MODEL_EVERY_MS, MODEL_WITHIN_MS, ItemRow, OwnItems
 from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
 from tests.pipeline_world import DAY_MS, T0
@@ -72,11 +75,12 @@ def model_of(owner: Owner, item_id: str, now_ms: int = NOW) -> ItemModel:
 # Popularity
 
 
-def test_an_items_popularity_is_its_decayed_number_of_events() -> None:
-    owner = Owner()
-    owner.learn(("mug", T0 - POPULARITY_HALF_LIFE_MS), ("mug", T0), ("mug", T0))
+def test_an_items_popularity_is_its_decayed_number_of_events_at_each_half_life() -> None:
+    owner, [day, week, month] = Owner(), HALF_LIVES_MS
+    owner.learn(("mug", T0 - month), ("mug", T0), ("mug", T0))
     model = model_of(owner, "mug")
     assert (model.popularity, model.events, model.ts) == (2.5, 3, T0)
+    assert model.lately == pytest.approx((2 + 0.5 ** (month / day), 2 + 0.5 ** (month / week)))
 
 
 @given(st.lists(st.integers(T0 - 200 * DAY_MS, T0), min_size=1, max_size=20), st.integers(1, 5))
@@ -88,7 +92,8 @@ def test_popularity_does_not_depend_on_the_order_or_the_batches(times: list[int]
     newest = max(times)
     assert model.ts == newest
     assert model.events == len(times)
-    assert model.popularity == pytest.approx(sum(0.5 ** ((newest - ts) / POPULARITY_HALF_LIFE_MS) for ts in times))
+    for found, half_life in zip((*model.lately, model.popularity), HALF_LIVES_MS, strict=True):
+        assert found == pytest.approx(sum(0.5 ** ((newest - ts) / half_life) for ts in times))
 
 
 def test_items_do_not_share_their_popularity() -> None:
@@ -104,6 +109,45 @@ def test_hundreds_of_items_stay_what_they_are_while_the_columns_grow() -> None:
     assert {name: model.ts - T0 for name, model in owner.models().items() if model} == {
         f"item {i}": i for i in range(1000)
     }
+
+
+# Transitions
+
+
+def before_of(model: ItemModel) -> dict[int, list[float]]:
+    """Weights at both memory lengths of the items that came before, by hash."""
+    weights = np.frombuffer(model.weights, np.float32).reshape(-1, 2)
+    return dict(zip(np.frombuffer(model.before, np.uint64).tolist(), weights.tolist(), strict=True))
+
+
+def test_a_model_says_what_came_before_its_item() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0), before=("pan", "tent"))
+    owner.learn(("mug", T0), before=("pan", "mug"))
+    model = model_of(owner, "mug")
+    short, long = 2 ** (-1 / 3), 2 ** (-1 / 12)
+    assert model.landmark == T0
+    assert before_of(model) == {
+        hash_id("pan"): pytest.approx([2.0, 2.0]),
+        hash_id("tent"): pytest.approx([short, long]),
+    }
+
+
+def test_more_signals_than_the_pool_has_room_for_are_all_learned() -> None:
+    owner, before = Owner(), tuple(f"b{i}" for i in range(PREDECESSORS))
+    owner.learn(*((f"item {i}", T0) for i in range(2000)), before=before)
+    models = owner.models()
+    assert len(models) == 2000
+    assert {len(before_of(model)) for model in models.values() if model} == {PREDECESSORS}
+
+
+def test_an_item_keeps_its_strongest_predecessors() -> None:
+    owner = Owner()
+    for i in range(3 * transitions.MOST):
+        owner.learn(("mug", T0), before=("pan", f"seen once {i}"))
+    kept = before_of(model_of(owner, "mug"))
+    assert len(kept) <= transitions.MOST
+    assert kept[hash_id("pan")] == [3 * transitions.MOST] * 2
 
 
 # Vectors
@@ -185,6 +229,19 @@ def test_a_new_model_is_due_at_once_and_then_after_the_pause() -> None:
     assert model_of(owner, "mug", NOW + MODEL_EVERY_MS).events == 2
 
 
+def test_a_model_that_hardly_changed_waits_longer() -> None:
+    owner = Owner()
+    owner.learn(*[("mug", T0)] * 2 * GROWTH)
+    owner.models(NOW)
+    owner.learn(("mug", T0))
+    assert not owner.own.models_due(NOW + MODEL_EVERY_MS)
+    assert owner.models(NOW + MODEL_WITHIN_MS - 1) == {}
+    assert owner.own.models_due(NOW + MODEL_WITHIN_MS)
+    assert model_of(owner, "mug", NOW + MODEL_WITHIN_MS).events == 2 * GROWTH + 1
+    owner.learn(*[("mug", T0)] * 3)
+    assert owner.models(NOW + MODEL_WITHIN_MS + MODEL_EVERY_MS).keys() == {"mug"}
+
+
 def test_a_model_that_has_to_wait_is_stored_and_published_later() -> None:
     owner = Owner()
     owner.learn(("mug", T0))
@@ -237,6 +294,23 @@ def test_an_item_that_comes_back_begins_anew() -> None:
     assert decode_model(models[0][1]).events == 1
 
 
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=40))
+def test_forgetting_some_items_leaves_the_others_as_they_are(steps: list[tuple[str, bool]]) -> None:
+    owner, alone = Owner(), {name: Owner() for name in "abcdef"}
+    for n, (name, forget) in enumerate(steps):
+        for one in (owner, alone[name]):
+            if forget:
+                one.own.forget(name)
+            else:
+                one.learn((name, T0 + n), before=("x", "y"), **{name: [f"tag {n}"]})
+    known = {name: model for name, one in alone.items() for model in one.models().values() if model}
+    models = {name: model for name, model in owner.models().items() if model}
+    assert models.keys() == known.keys()
+    assert len(owner.own) == len(known)
+    for name, model in models.items():
+        assert msgspec.structs.replace(model, vector=b"") == msgspec.structs.replace(known[name], vector=b"")
+
+
 # Rows
 
 
@@ -261,8 +335,18 @@ def test_a_model_that_was_not_published_before_a_restart_is_published_after_it()
     assert not restarted(published).own.models_due(NOW)
 
 
+def test_a_row_of_an_older_worker_is_read() -> None:
+    """Layout 1 had neither transitions nor popularity at short half-lives."""
+    older = msgspec.msgpack.encode((1, (1, "mug", 7, 2.5, T0, b"", ("blue",)), True))
+    owner = restarted([(b"imug", older)])
+    model = model_of(owner, "mug")
+    assert (model.events, model.popularity, model.lately, model.tags) == (7, 2.5, (0.0, 0.0), ("blue",))
+    owner.learn(("mug", T0), before=("pan",))
+    assert before_of(model_of(owner, "mug", NOW + MODEL_EVERY_MS)) == {hash_id("pan"): [1.0, 1.0]}
+
+
 def test_a_row_of_a_newer_worker_is_refused() -> None:
     model = ItemModel(MODEL_LAYOUT, "mug", 1, 1.0, T0, b"")
     newer = msgspec.msgpack.encode(ItemRow(LAYOUT + 1, model, unpublished=False))
-    with pytest.raises(StateError, match=r"item row of layout 2, this worker knows 1: upgrade the worker"):
+    with pytest.raises(StateError, match=r"item row of layout 3, this worker knows 2: upgrade the worker"):
         OwnItems(DIM, seed=1).load(newer)

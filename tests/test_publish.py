@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from streamer.events import Item
 from streamer.pipeline import publish
-from streamer.pipeline.catalogue import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.gate import INTERESTS
 from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.profile_json import Telling
 from streamer.pipeline.publish import Names
 from streamer.pipeline.rows import pack, unpack

@@ -17,8 +17,9 @@ from streamer import metrics
 from streamer.engine.exit import leave
 from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.pipeline.catalogue import Catalogue, decode_model
+from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.decode import Limits, decode_items
+from streamer.pipeline.item_model import decode_model
 from streamer.pipeline.names import Named
 from streamer.pipeline.space import ItemSpace
 from streamer.settings import Settings

@@ -14,6 +14,7 @@ from streamer import metrics
 from streamer.engine.partition import Partition, Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
+from streamer.pipeline.item_model import decode_model
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -63,4 +64,7 @@ def _run(partition: Partition, first: int) -> None:
     value = partition.outbox.take(partition.shared.catalogue)[0][1]
     partition.apply_signals([Take("item-signals", [Record(b"", value, now, 0)], 0)])
     partition.shared.space.refresh()
-    partition.write_to_store(partition.cut(), 1)
+    effects = partition.cut()
+    for _, model in effects.models:
+        partition.shared.catalogue.apply_model(decode_model(model or b""))
+    partition.write_to_store(effects, 1)

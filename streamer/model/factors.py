@@ -33,8 +33,9 @@ A worked number: one item (1, 0), the newest of its user (weight 5), in a Gram m
 p = 5 / (0.5 + 3 + 4.5) = 0.625 on the first axis.
 
 >>> items = np.array([[1, 0]], np.float32)
->>> fold_in(items, recency_weights(1), gram(items), 0.5, 3.0).tolist()
-[0.625, 0.0]
+>>> slots, starts = np.zeros(1, np.int32), np.array([0, 1])
+>>> fold_in_many(items, slots, starts, recency_weights(1), gram(items), 0.5, 3.0).tolist()
+[[0.625, 0.0]]
 """
 
 import math
@@ -51,9 +52,7 @@ from streamer.model.linear import (
     add_outer,
     factor,
     gram,
-    gram_replace,
     prior,
-    similar,
     solve,
     usable,
 )
@@ -63,14 +62,11 @@ __all__ = [
     "MAX_WEIGHT",
     "REG",
     "Learning",
-    "fold_in",
     "fold_in_many",
     "gram",
-    "gram_replace",
     "initial_vector",
     "learn",
     "recency_weights",
-    "similar",
     "whitening",
 ]
 
@@ -154,19 +150,6 @@ def _ridge(item_vectors, slots, n, weights, gram_matrix, c0, reg, matrix, p):  #
 
 
 @njit(cache=True)
-def fold_in(vectors: Floats, weights: Floats, gram_matrix: Matrix, c0: float, reg: float) -> Floats:
-    """A user's vector f32[k] from the vectors f32[h, k] of their items, newest first, and weights f32[h] ≥ 0 by age.
-
-    `gram_matrix` f64[k, k] is that of all items, `reg` > 0. Without items: zeros. Cost: 8 µs for 40 items at k 32.
-    """
-    k = vectors.shape[1]
-    p = np.zeros(k)
-    slots = np.arange(len(vectors))
-    _ridge(vectors, slots, len(slots), weights, gram_matrix, c0, reg, np.zeros((k, k)), p)
-    return p.astype(np.float32)
-
-
-@njit(cache=True)
 def fold_in_many(
     item_vectors: Floats,
     slots: Slots,
@@ -179,6 +162,7 @@ def fold_in_many(
     """The vectors f32[users, k] of many users. User u has the items slots[starts[u] : starts[u + 1]], newest first.
 
     `weights` f32[H] is by age, as of `recency_weights(H)`; of a longer list the newest H known items count.
+    `gram_matrix` f64[k, k] is that of all items, `reg` > 0. Without items: zeros. Cost: 8 µs for 40 items at k 32.
     """
     k = item_vectors.shape[1]
     out = np.zeros((len(starts) - 1, k), np.float32)

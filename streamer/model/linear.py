@@ -1,4 +1,4 @@
-"""Small dense algebra for the factor model, written out for numba: Gram matrices, ridge systems, nearest vectors.
+"""Small dense algebra for the factor model, written out for numba: Gram matrices and ridge systems.
 
 Symmetric matrices f64[k, k] are worked on in their lower half. Cholesky is written out because a call into LAPACK costs
 more than the work at these sizes. Sums run in a fixed order, without fast-math.
@@ -55,19 +55,6 @@ def gram(item_vectors: Floats) -> Matrix:
 
 
 @njit(cache=True)
-def gram_replace(matrix: Matrix, old: Floats, new: Floats) -> None:
-    """Change a Gram matrix in place for one item whose vector went from `old` to `new` (zeros: it was not there).
-
-    Rounding adds up to about 1e-16 of the matrix a call: compute it anew every few million calls.
-    """
-    if usable(old):
-        add_outer(matrix, old, -1.0)
-    if usable(new):
-        add_outer(matrix, new, 1.0)
-    _mirror(matrix)
-
-
-@njit(cache=True)
 def factor(matrix, floor):  # type: ignore[no-untyped-def]
     """Cholesky in place: L below the diagonal, 1/L_ii on it. Row by row, so that the inner loop runs along memory.
 
@@ -107,39 +94,3 @@ def prior(gram_matrix, c0, reg, matrix):  # type: ignore[no-untyped-def]
         for b in range(a + 1):
             matrix[a, b] = c0 * gram_matrix[a, b]
         matrix[a, a] += reg
-
-
-@njit(cache=True)
-def similar(vectors: Floats, query: Floats, n: int) -> tuple[Slots, Floats]:
-    """The rows of `vectors` f32[items, k] nearest to `query` f32[k] by cosine: at most n slots and cosines, best first.
-
-    Equals stand in the order of their slots. Rows of zeros have no direction, and are left out as those not finite are.
-    Cost: 0.35 ms for 20,000 items at k 32.
-    """
-    slots = np.full(max(n, 0), -1, np.int32)
-    cosines = np.full(max(n, 0), -np.inf, np.float32)
-    q = query.astype(np.float64)
-    length = math.sqrt((q * q).sum())
-    for i in range(len(vectors)):
-        dot, square = 0.0, 0.0
-        for a in range(len(q)):
-            x = np.float64(vectors[i, a])
-            dot += x * q[a]
-            square += x * x
-        cosine = np.float32(dot / (math.sqrt(square) * length + 1e-300))
-        if 0.0 < square < 1e76:
-            _insert(slots, cosines, i, cosine)
-    found = int((slots >= 0).sum()) if length > 0 else 0
-    return slots[:found], cosines[:found]
-
-
-@njit(cache=True)
-def _insert(slots, scores, slot, score):  # type: ignore[no-untyped-def]
-    """Put a slot in its place among the best, if it has one."""
-    at = len(slots)
-    while at > 0 and score > scores[at - 1]:
-        at -= 1
-    for b in range(len(slots) - 1, at, -1):
-        slots[b], scores[b] = slots[b - 1], scores[b - 1]
-    if at < len(slots):
-        slots[at], scores[at] = slot, score

@@ -17,44 +17,20 @@ names, and those of tags of events beyond `limit`, only pass: `passing_items` an
 from collections.abc import Callable, Iterable
 from typing import Final
 
-import msgspec
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streamer.errors import StateError
 from streamer.events import Item
+from streamer.model import popularity
 from streamer.model.factors import initial_vector
 from streamer.pipeline.hashing import HashTable, hash_id, lookup
+from streamer.pipeline.item_model import ItemModel
+from streamer.pipeline.item_models import ItemModels
 from streamer.pipeline.json_bytes import Quoted
 
 TAGS_PER_ITEM: Final = 16  # tags of an item that count; titles of shop items have 3 to 8 words
 PRIOR_EVENTS: Final = 100.0  # how many events the catalogue's own tag frequencies weigh as, before there are any
-POPULARITY_HALF_LIFE_MS: Final = 30 * 86_400_000  # as the main scale of interests: like is compared with like
-
-
-class ItemModel(msgspec.Struct, frozen=True, array_like=True):
-    """An item's model as its owner publishes it. `popularity` is the decayed number of events at `ts` (ms)."""
-
-    layout: int
-    item_id: str
-    events: int
-    popularity: float
-    ts: int
-    vector: bytes  # float32, little-endian
-    tags: tuple[str, ...] = ()  # of events, where the catalogue has none
-
-
-MODEL_LAYOUT: Final = 1
-_decode_model = msgspec.msgpack.Decoder(ItemModel).decode
-
-
-def decode_model(value: bytes) -> ItemModel:
-    """A model from its topic. Raises StateError for one of a newer worker."""
-    model = _decode_model(value)
-    if model.layout > MODEL_LAYOUT:
-        raise StateError(f"item model of layout {model.layout}, this worker knows {MODEL_LAYOUT}: upgrade all workers")
-    return model
 
 
 def distinct(tags: Iterable[str]) -> list[str]:
@@ -82,8 +58,7 @@ class Catalogue:
         self.n_tags = np.zeros(0, np.int64)
         self.vectors = np.zeros((0, vector_dim), np.float32)
         self.modelled = np.zeros(0, np.bool_)
-        self.popularity = np.zeros(0, np.float64)
-        self.popularity_ts = np.zeros(0, np.int64)
+        self.models = ItemModels()
         self.tag_names: dict[int, str] = {}
         self.tag_table = HashTable()
         self.quoted_tags = Quoted()  # in the order of `tag_table`
@@ -161,8 +136,8 @@ class Catalogue:
         if len(vector) == self.vectors.shape[1]:
             self.vectors[slot] = vector
             self.modelled[slot] = True
-        self.popularity[slot], self.popularity_ts[slot] = model.popularity, model.ts
         self.newest_ts = max(self.newest_ts, model.ts)
+        self.models.apply(slot, model, self.table)
         self.version += 1
         if self.facts[slot] is None and model.tags:
             self._set_tags(slot, model.tags)
@@ -173,7 +148,7 @@ class Catalogue:
         slot = self.slot_of.get(item_id)
         if slot is not None:
             self.modelled[slot] = False
-            self.popularity[slot] = 0
+            self.models.drop(slot)
             self._start(slot)
             self.version += 1
 
@@ -185,13 +160,14 @@ class Catalogue:
     def refresh_prior(self) -> None:
         """Compute P0 of every tag anew, as of the newest model. Cost: one pass over the items."""
         n = len(self)
-        fade = np.exp2(-(self.newest_ts - self.popularity_ts[:n]) / POPULARITY_HALF_LIFE_MS)
+        models = self.models.columns(n)
+        popular = popularity.at(models.popularity, models.newest, self.newest_ts)
         described = (self.n_tags[:n] > 0).astype(np.float64)
         self.has_new_tags = False
         self.tag_prior, self.prior_floor = _tag_prior(
             self.tags[:n],
             self.n_tags[:n],
-            np.where(self.popularity[:n] > 0, self.popularity[:n] * fade, 0.0),
+            popular[:, popularity.LONGEST],
             described,
             self.tag_table.keys,
             self.tag_table.values,
@@ -212,7 +188,7 @@ class Catalogue:
         return slot
 
     def _grow(self, capacity: int) -> None:
-        for name in ("hashes", "owners", "tags", "n_tags", "vectors", "modelled", "popularity", "popularity_ts"):
+        for name in ("hashes", "owners", "tags", "n_tags", "vectors", "modelled"):
             old: NDArray[np.generic] = getattr(self, name)
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old

@@ -1,25 +1,29 @@
 """The items that a partition owns: what all users' events taught about them. One row an item that had an event.
 
-Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new, and then at most every
-MODEL_EVERY_MS.
+Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new; after that when its item had
+1/GROWTH more events, at most every MODEL_EVERY_MS; and any change within MODEL_WITHIN_MS.
 """
 
 from typing import Final
 
 import msgspec
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streamer.errors import StateError
 from streamer.events import Item
-from streamer.model import factors
-from streamer.pipeline.catalogue import MODEL_LAYOUT, POPULARITY_HALF_LIFE_MS, Catalogue, ItemModel, distinct
+from streamer.model import factors, popularity, transitions
+from streamer.model.ragged import Rows
+from streamer.pipeline.catalogue import Catalogue, distinct
+from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
 
-LAYOUT: Final = 1
-MODEL_EVERY_MS: Final = 5_000  # vectors move slowly, and every worker reads every model: bounds what they all read
+LAYOUT: Final = 2
+MODEL_EVERY_MS: Final = 5_000  # every worker reads every model: this bounds what they all read
+GROWTH: Final = 16  # a sixteenth more events move no ranking that could be measured
+MODEL_WITHIN_MS: Final = 60_000
 
 
 class ItemRow(msgspec.Struct, frozen=True, array_like=True):
@@ -32,10 +36,12 @@ class ItemRow(msgspec.Struct, frozen=True, array_like=True):
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ItemRow).decode
+_NEVER: Final = int(np.iinfo(np.int64).max)
+Records = list[tuple[bytes, bytes | None]]
 
 
 class OwnItems:
-    """Columns over the items of one partition; rows never move, a forgotten item leaves an empty one."""
+    """Columns over the items of one partition, without gaps: the last row takes the place of a forgotten one."""
 
     def __init__(self, dim: int, seed: int) -> None:
         self.ids: list[str] = []
@@ -43,23 +49,28 @@ class OwnItems:
         self.row_of: dict[str, int] = {}
         self.vectors = np.zeros((0, dim), np.float32)
         self.slots = np.zeros(0, np.int32)  # in the catalogue; -1: not asked yet
-        self.popularity = np.zeros(0)
+        self.hashes = np.zeros(0, np.uint64)
+        self.popularity = np.zeros((0, len(popularity.HALF_LIVES_MS)))
         self.ts = np.zeros(0, np.int64)
         self.events = np.zeros(0, np.int64)
+        self.landmarks = np.zeros(0, np.int64)
+        self.before = Rows(width=2, most=transitions.MOST)
         self.published_at = np.zeros(0, np.int64)  # 0: never, or not since it changed before a restart
+        self.published_events = np.zeros(0, np.int64)
+        self.dirty = np.zeros(0, np.bool_)  # to be stored
+        self.pending = np.zeros(0, np.bool_)  # to be published
         self.signals = 0  # ever learned from: numbers the draws of the learner
         self._seed = seed
-        self._dirty: set[int] = set()
-        self._unpublished: set[int] = set()
+        self._next_due = _NEVER  # no pending model may be published before
         self._forgotten: set[str] = set()
 
     def __len__(self) -> int:
-        return len(self.row_of)
+        return len(self.ids)
 
     @property
     def changed(self) -> bool:
         """Whether rows have to be stored."""
-        return bool(self._dirty or self._forgotten)
+        return bool(self.dirty[: len(self)].any() or self._forgotten)
 
     def load(self, row: bytes) -> None:
         """Take in a stored row. Raises StateError for one of a newer worker."""
@@ -71,18 +82,23 @@ class OwnItems:
         vector = np.frombuffer(model.vector, np.float32)
         if len(vector) == self.vectors.shape[1]:
             self.vectors[i] = vector
-        self.popularity[i], self.ts[i], self.events[i] = model.popularity, model.ts, model.events
+        self.popularity[i], self.ts[i], self.events[i] = (*model.lately, model.popularity), model.ts, model.events
+        self.landmarks[i] = model.landmark
+        self.before.fill(
+            i, np.frombuffer(model.before, np.uint64), np.frombuffer(model.weights, np.float32).reshape(-1, 2)
+        )
         if stored.unpublished:
-            self._unpublished.add(i)
+            self._wait(np.array([i]))
 
     def learn(self, signals: Learned, space: ItemSpace) -> None:
-        """Apply signals in order: popularity, and a step of the learner for each."""
+        """Apply signals in order: popularity, transitions, and a step of the factor learner for each."""
         rows = self._rows(signals, space.catalogue)
         positives = rows[signals.item]
-        _add_popularity(self.popularity, self.ts, self.events, positives, signals.ts)
+        popularity.learn(self.popularity, self.ts, self.events, positives, signals.ts)
+        self._learn_transitions(positives, signals)
         factors.learn(
-            self.vectors[: len(self.ids)],
-            self.slots[: len(self.ids)],
+            self.vectors[: len(self)],
+            self.slots[: len(self)],
             positives.astype(np.int32),
             space.slots(signals.predecessors),
             signals.weight,
@@ -93,59 +109,90 @@ class OwnItems:
             factors.Learning(),
         )
         self.signals += len(positives)
-        changed = set(rows.tolist())
-        self._dirty |= changed
-        self._unpublished |= changed
+        self.dirty[rows] = True
+        self._wait(rows)
+
+    def _learn_transitions(self, positives: NDArray[np.int64], signals: Learned) -> None:
+        done = 0
+        while True:
+            done = transitions.learn(
+                self.before.pool, self.landmarks, positives, self.hashes, signals.predecessors, signals.ts, done
+            )
+            if done == len(positives):
+                return
+            self.before.make_room()
 
     def describe(self, item: Item) -> None:
         """The catalogue lists an item from now on: tags that events brought do not count any more."""
         i = self.row_of.get(item.item_id)
         if i is not None and self.tags[i]:
             self.tags[i] = ()
-            self._dirty.add(i)
+            self.dirty[i] = True
 
     def forget(self, item_id: str) -> None:
         """The catalogue deleted an item: its model goes, here and in `item-models`."""
         i = self.row_of.pop(item_id, None)
         if i is not None:
-            self.ids[i] = ""
-            self.vectors[i] = 0
-            self._dirty.discard(i)
-            self._unpublished.discard(i)
+            self._remove(i)
         self._forgotten.add(item_id)
 
     def models_due(self, now_ms: int) -> bool:
-        """Whether a model waits to be published and may be."""
-        return bool(self._forgotten) or any(self._may_publish(i, now_ms) for i in self._unpublished)
+        """Whether a model may wait to be published now: what `take` finds."""
+        return bool(self._forgotten) or self._next_due <= now_ms
 
-    def take(self, now_ms: int) -> tuple[list[tuple[bytes, bytes | None]], list[tuple[bytes, bytes | None]]]:
+    def take(self, now_ms: int) -> tuple[Records, Records]:
         """What a checkpoint stores `(key, row)` and publishes `(item id, model)`; None deletes."""
-        publish = {i for i in self._unpublished if self._may_publish(i, now_ms)}
-        self._unpublished -= publish
-        self.published_at[list(publish)] = now_ms
-        models = {i: self._model(i) for i in publish | self._dirty}
-        rows: list[tuple[bytes, bytes | None]] = [
-            (b"i" + self.ids[i].encode(), _encode(ItemRow(LAYOUT, models[i], i not in publish))) for i in self._dirty
+        publish = self._due(now_ms)
+        dirty = np.flatnonzero(self.dirty[: len(self)])
+        self.dirty[dirty] = False
+        models = {i: self._model(i) for i in np.union1d(publish, dirty).tolist()}
+        rows: Records = [
+            (b"i" + self.ids[i].encode(), _encode(ItemRow(LAYOUT, models[i], bool(self.pending[i]))))
+            for i in dirty.tolist()
         ]
-        out: list[tuple[bytes, bytes | None]] = [(self.ids[i].encode(), _encode(models[i])) for i in publish]
+        out: Records = [(self.ids[i].encode(), _encode(models[i])) for i in publish.tolist()]
         gone = [item_id.encode() for item_id in self._forgotten if item_id not in self.row_of]
-        rows += [(b"i" + key, None) for key in gone]
-        out += [(key, None) for key in gone]
-        self._dirty, self._forgotten = set(), set()
-        return rows, out
+        self._forgotten = set()
+        return rows + [(b"i" + key, None) for key in gone], out + [(key, None) for key in gone]
 
-    def _may_publish(self, i: int, now_ms: int) -> bool:
-        return bool(self.published_at[i] + MODEL_EVERY_MS <= now_ms)
+    def _due(self, now_ms: int) -> NDArray[np.int64]:
+        """Rows whose model goes out now; they count as published from here on."""
+        if self._next_due > now_ms:
+            return np.zeros(0, np.int64)
+        pending = np.flatnonzero(self.pending[: len(self)])
+        due_at = self._due_at(pending)
+        publish = pending[due_at <= now_ms]
+        self.pending[publish] = False
+        self.published_at[publish], self.published_events[publish] = now_ms, self.events[publish]
+        self._next_due = int(due_at[due_at > now_ms].min(initial=_NEVER))
+        return publish
+
+    def _due_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """When models of rows may be published, ms."""
+        before = self.published_events[rows]
+        grown = self.events[rows] - before >= before / GROWTH
+        return self.published_at[rows] + np.where(grown, MODEL_EVERY_MS, MODEL_WITHIN_MS)
+
+    def _wait(self, rows: NDArray[np.int64]) -> None:
+        """Changed models wait to be published."""
+        self.pending[rows] = True
+        self._next_due = min(self._next_due, int(self._due_at(rows).min(initial=_NEVER)))
 
     def _model(self, i: int) -> ItemModel:
+        day, week, month = self.popularity[i].tolist()
+        before, weights = self.before.row(i)
         return ItemModel(
             MODEL_LAYOUT,
             self.ids[i],
             int(self.events[i]),
-            float(self.popularity[i]),
+            month,
             int(self.ts[i]),
             self.vectors[i].tobytes(),
             self.tags[i],
+            (day, week),
+            int(self.landmarks[i]),
+            before.tobytes(),
+            weights.tobytes(),
         )
 
     def _rows(self, signals: Learned, catalogue: Catalogue) -> NDArray[np.int64]:
@@ -181,27 +228,29 @@ class OwnItems:
         self.ids.append(item_id)
         self.tags.append(tags)
         self.row_of[item_id] = i
-        self.slots[i] = -1
+        self.slots[i], self.hashes[i] = -1, hash_id(item_id)
         return i
 
+    def _remove(self, i: int) -> None:
+        """Take a row out; the last one moves into its place."""
+        last = len(self.ids) - 1
+        self.before.move(last, i)
+        for column in self._columns().values():
+            column[i] = column[last]
+            column[last] = 0
+        self.tags[i] = self.tags[last]
+        self.tags.pop()
+        moved = self.ids.pop()
+        if i != last:
+            self.ids[i] = moved
+            self.row_of[moved] = i
+
     def _grow(self, capacity: int) -> None:
-        for name in ("vectors", "slots", "popularity", "ts", "events", "published_at"):
-            old = getattr(self, name)
+        for name, old in self._columns().items():
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
             setattr(self, name, new)
+        self.before.reach(capacity)
 
-
-@njit(cache=True)
-def _add_popularity(popularity, newest, events, rows, ts):  # type: ignore[no-untyped-def]
-    """Decayed count of events, valid at the newest; a late event adds what it would weigh by now."""
-    for n in range(len(rows)):
-        i = rows[n]
-        gap = ts[n] - newest[i]
-        fade = 2.0 ** (-abs(gap) / POPULARITY_HALF_LIFE_MS)
-        if gap >= 0:
-            popularity[i] = popularity[i] * fade + 1
-            newest[i] = ts[n]
-        else:
-            popularity[i] += fade
-        events[i] += 1
+    def _columns(self) -> dict[str, NDArray[np.generic]]:
+        return {name: column for name, column in vars(self).items() if isinstance(column, np.ndarray)}

@@ -1,11 +1,13 @@
-"""The item space as this worker sees it: every item's vector, the Gram matrix over them, and users folded into it."""
+"""The item space as this worker sees it: every item's vector, the Gram matrix over them, users folded into it, and the
+board that rankings read.
+"""
 
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.model import factors
+from streamer.model import board, factors
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import lookup_all
 
@@ -24,6 +26,7 @@ class ItemSpace:
         self._version = -1
         self.gram: NDArray[np.float64] = np.zeros((self.dim, self.dim))
         self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
+        self._board: board.Board | None = None
 
     def refresh(self) -> bool:
         """Take in what changed since the last call; returns whether anything did.
@@ -34,9 +37,35 @@ class ItemSpace:
             return False
         self._version = self.catalogue.version
         self.catalogue.refresh_prior()
+        self.catalogue.models.link_again(self.catalogue.table)
+        self._board = None
         self.gram = factors.gram(self.catalogue.vectors[: len(self.catalogue)])
         self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
         return True
+
+    @property
+    def board(self) -> board.Board:
+        """What rankings read, as of the last refresh. Made at the first use after it."""
+        if self._board is None:
+            n, catalogue = len(self.catalogue), self.catalogue
+            self._board = board.make(
+                catalogue.models.columns(n),
+                catalogue.vectors[:n],
+                self._tag_places(n),
+                len(catalogue.tag_prior),
+                catalogue.newest_ts,
+            )
+        return self._board
+
+    def _tag_places(self, n: int) -> NDArray[np.int32]:
+        """Places i32[n, …] of the items' tags in the population's; -1 where an item has no more."""
+        catalogue = self.catalogue
+        used = np.arange(catalogue.tags.shape[1]) < catalogue.n_tags[:n, None]
+        places = np.full(used.shape, -1, np.int32)
+        found = np.empty(int(used.sum()), np.int32)
+        lookup_all(catalogue.tag_table.keys, catalogue.tag_table.values, catalogue.tags[:n][used], found)
+        places[used] = np.where(found < len(catalogue.tag_prior), found, -1)
+        return places
 
     def take_in_new_tags(self) -> None:
         """Refresh now if items brought new tags, so that a first click on one of them is seen in the right light.

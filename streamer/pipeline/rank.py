@@ -1,0 +1,151 @@
+"""Rank: which items a user takes next, best first, each with what speaks for it. Reading: nothing changes but the mix,
+and that only when it learns.
+"""
+
+from collections import Counter
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.model import experts, mix
+from streamer.model.board import FLOOR
+from streamer.model.experts import NAMES, User
+from streamer.pipeline.layout import Users, recent_of
+from streamer.pipeline.space import ItemSpace
+
+BECAUSE: Final = 3  # items named behind a recommendation: enough for a sentence
+
+
+class Scored(NamedTuple):
+    """Candidates and what speaks for them."""
+
+    slots: NDArray[np.int64]  # [c] in the catalogue
+    evidence: NDArray[np.float32]  # [c, experts]
+
+
+class Filters(NamedTuple):
+    """What may be in a ranking."""
+
+    without: NDArray[np.int64] = np.zeros(0, np.int64)  # catalogue slots, of what the user has
+    tag: int | None = None  # only items with this tag (its hash)
+    a_category: int | None = None  # at most so many items of one category
+
+
+class Ranked(NamedTuple):
+    """One recommendation."""
+
+    slot: int
+    score: float  # its probability among all candidates
+    shares: dict[str, float]  # what part of what speaks for it comes from each expert; sums to 1
+    because: tuple[int, ...]  # the user's own items (slots) that it follows or resembles, the strongest first
+
+
+class Ranker:
+    """Ranks by all experts, and learns how much each counts."""
+
+    def __init__(self, space: ItemSpace) -> None:
+        self.space = space
+        self.mix = mix.new_mix(len(NAMES))
+        self._work = experts.scratch(0, 0)
+
+    def user(self, users: Users, slot: int) -> User:
+        """What a ranking reads of a user's row."""
+        recent = recent_of(users, slot)
+        items = recent["item"].copy()
+        return User(
+            self.space.slots(items).astype(np.int64),
+            recent["time"] >> 8,
+            self.space.fold_in(items, np.array([0, len(items)]))[0],
+        )
+
+    def score(self, user: User, now_ms: int) -> Scored:
+        """Candidates for a user as of a time, with the evidence for each."""
+        board, models = self.space.board, self.space.catalogue.models
+        items, tags = len(board.fade), len(board.tag_events)
+        user = user._replace(items=self._known(user.items))
+        if len(self._work.marks) != items or len(self._work.tags) != tags:
+            self._work = experts.scratch(items, tags)
+        return Scored(*experts.evidence(board, models.links, user, now_ms, self._work))
+
+    def learn(self, scored: Scored, history: int, taken: int) -> float | None:
+        """Learn that a user with so many events took the item in slot `taken`; log of its probability before that.
+
+        None where it is no candidate: nothing is learned then.
+        """
+        found = np.flatnonzero(scored.slots == taken)
+        if not len(found):
+            return None
+        return float(mix.learn(self.mix, history, scored.evidence, int(found[0])))
+
+    def rank(self, user: User, history: int, n: int, now_ms: int, filters: Filters = Filters()) -> list[Ranked]:  # noqa: B008 - never changed
+        """The n items that a user with so many events takes next, best first; of equals the first in the catalogue."""
+        scored = self.score(user, now_ms)
+        theta = mix.weights_for(self.mix, history)
+        utility = mix.utilities(scored.evidence, theta)
+        chance = np.exp(utility - utility.max(initial=-np.inf))
+        chance /= chance.sum()
+        order = np.lexsort((scored.slots, -utility))
+        chosen = self._choose(scored.slots, order, n, filters)
+        return [
+            Ranked(
+                int(scored.slots[c]),
+                float(chance[c]),
+                _shares(scored.evidence[c], theta),
+                self._because(user, int(scored.slots[c]), now_ms),
+            )
+            for c in chosen
+        ]
+
+    def _choose(self, slots: NDArray[np.int64], order: NDArray[np.int64], n: int, filters: Filters) -> list[int]:
+        """The first n of `order` that the filters let through."""
+        allowed = ~np.isin(slots, filters.without)
+        if filters.tag is not None:
+            allowed &= self._has_tag(slots, filters.tag)
+        chosen: list[int] = []
+        count: Counter[str | int] = Counter()
+        for c in order[allowed[order]].tolist():
+            slot = int(slots[c])
+            category = self._category(slot)
+            if self._offered(slot) and (filters.a_category is None or count[category] < filters.a_category):
+                count[category] += 1
+                chosen.append(c)
+            if len(chosen) == n:
+                break
+        return chosen
+
+    def _has_tag(self, slots: NDArray[np.int64], tag: int) -> NDArray[np.bool_]:
+        catalogue = self.space.catalogue
+        used = np.arange(catalogue.tags.shape[1]) < catalogue.n_tags[slots, None]
+        return np.asarray(((catalogue.tags[slots] == np.uint64(tag)) & used).any(axis=1))
+
+    def _offered(self, slot: int) -> bool:
+        """The catalogue lists the item; where it lists none at all, events are enough."""
+        catalogue = self.space.catalogue
+        return catalogue.facts[slot] is not None or not catalogue.listed
+
+    def _category(self, slot: int) -> str | int:
+        """What diversity goes by: the item's category, or its first tag; an item without either is its own."""
+        item = self.space.catalogue.facts[slot]
+        if item is not None and item.category:
+            return item.category
+        return int(self.space.catalogue.tags[slot, 0]) if self.space.catalogue.n_tags[slot] else -slot - 1
+
+    def _because(self, user: User, slot: int, now_ms: int) -> tuple[int, ...]:
+        items = self._known(user.items)
+        links = self.space.catalogue.models.links
+        reasons = experts.reasons(self.space.board, links, user._replace(items=items), now_ms, slot)
+        best = np.argsort(-reasons, kind="stable")
+        own = [int(items[h]) for h in best.tolist() if reasons[h] > 0]
+        return tuple(dict.fromkeys(own))[:BECAUSE]
+
+    def _known(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Slots that the board has; -1 for those that are newer."""
+        return np.where(items < len(self.space.board.fade), items, -1)
+
+
+def _shares(evidence: NDArray[np.float32], theta: NDArray[np.float64]) -> dict[str, float]:
+    """Evidence above that of an expert who says nothing, by its weight."""
+    part = np.maximum(evidence - np.log(FLOOR), 0) * theta
+    total = float(part.sum())
+    return {name: float(p) / total if total else 0.0 for name, p in zip(NAMES, part, strict=True)}

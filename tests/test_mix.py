@@ -1,0 +1,88 @@
+"""The mix against its equations, and what it promises."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from streamer.model import mix
+from streamer.model.mix import BUCKETS, OWN_RATE, RATE, START
+
+M = 3
+
+
+def some_evidence(seed: int, candidates: int = 6) -> NDArray[np.float32]:
+    return np.random.default_rng(seed).normal(size=(candidates, M)).astype(np.float32)
+
+
+class Plain:
+    """The same in plain Python."""
+
+    def __init__(self) -> None:
+        self.weights = [[START] * M] + [[0.0] * M for _ in range(BUCKETS)]
+        self.squares = [[0.0] * M for _ in range(1 + BUCKETS)]
+
+    def learn(self, history: int, evidence: list[list[float]], taken: int) -> float:
+        own = 1 + min(int(math.log2(max(history, 1))), BUCKETS - 1)
+        theta = [max(a + b, 0.0) for a, b in zip(self.weights[0], self.weights[own], strict=True)]
+        e = [math.exp(sum(w * x for w, x in zip(theta, row, strict=True))) for row in evidence]
+        for m in range(M):
+            gradient = evidence[taken][m] - sum(p * row[m] for p, row in zip(e, evidence, strict=True)) / sum(e)
+            for row, rate in ((0, RATE), (own, OWN_RATE)):
+                self.squares[row][m] += gradient**2
+                self.weights[row][m] += rate * gradient / math.sqrt(1 + self.squares[row][m])
+        self.weights[0] = [max(w, 0.0) for w in self.weights[0]]
+        return math.log(e[taken] / sum(e))
+
+
+steps = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 2**32 - 1), st.integers(0, 5)), max_size=12)
+
+
+@given(steps)
+def test_learning_is_the_plain_loop(history: list[tuple[int, int, int]]) -> None:
+    found, plain = mix.new_mix(M), Plain()
+    for events, seed, taken in history:
+        evidence = some_evidence(seed)
+        before = evidence.tobytes()
+        assert mix.learn(found, events, evidence, taken) == pytest.approx(
+            plain.learn(events, evidence.tolist(), taken), abs=1e-6
+        )
+        assert evidence.tobytes() == before
+    np.testing.assert_allclose(found.weights, plain.weights, atol=1e-6)
+    np.testing.assert_allclose(found.squares, plain.squares, atol=1e-6)
+
+
+@pytest.mark.parametrize(("history", "bucket"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (1023, 9), (10**9, 11)])
+def test_buckets_double_in_length(history: int, bucket: int) -> None:
+    assert mix.bucket(history) == bucket
+
+
+def test_the_expert_who_knows_wins_and_the_one_who_misleads_is_silenced() -> None:
+    found, rng = mix.new_mix(M), np.random.default_rng(5)
+    for _ in range(2000):
+        evidence = rng.normal(size=(20, M)).astype(np.float32)
+        taken = int(np.argmax(evidence[:, 0] + rng.normal(size=20)))
+        evidence[:, 2] = -evidence[:, 0]
+        mix.learn(found, 8, evidence, taken)
+    knows, guesses, misleads = mix.weights_for(found, 8)
+    assert knows > 0.8
+    assert guesses < 0.2
+    assert misleads < 0.1
+
+
+def test_a_bucket_without_events_goes_by_what_is_true_of_all() -> None:
+    found = mix.new_mix(M)
+    for seed in range(50):
+        mix.learn(found, 1, some_evidence(seed), 0)
+    assert mix.weights_for(found, 100).tolist() == found.weights[0].tolist()
+    assert mix.weights_for(found, 1).tolist() != found.weights[0].tolist()
+
+
+def test_reading_the_mix_changes_nothing() -> None:
+    found = mix.new_mix(M)
+    before = found.weights.tobytes()
+    mix.utilities(some_evidence(1), mix.weights_for(found, 3))
+    assert found.weights.tobytes() == before
