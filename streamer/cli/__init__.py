@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamer import __version__
-from streamer.cli import admin, feed, look, serve, state
+from streamer.cli import admin, feed, look, measure, serve, state
 from streamer.errors import StreamerError
 
 EXIT_CODES = (
@@ -31,6 +31,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Keep", "backup", state.backup),
     ("Keep", "restore", state.restore),
     ("Keep", "reset", state.reset),
+    ("Measure", "evaluate", measure.evaluate),
     ("Measure", "bench", serve.bench),
 )
 GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (

@@ -1,0 +1,85 @@
+"""Commands that measure how good the model is."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from streamer.cli.common import AsJson, load, print_rich, table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from streamer.tools.evaluate import Report
+
+RANKING = ("hr@1", "hr@5", "hr@10", "hr@20", "ndcg@20", "mrr", "coverage")
+
+
+def evaluate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE…", exists=True, dir_okay=False, readable=True, help="Event lines, plain or .gz."),
+    ],
+    *,
+    shuffle_ties: Annotated[
+        bool,
+        typer.Option("--shuffle-ties", help="Events of equal times in random order: that of a file may mean nothing."),
+    ] = False,
+    repeats: Annotated[
+        bool, typer.Option("--repeats", help="Test events on items that the user had before, too.")
+    ] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N events.")] = None,
+    partitions: Annotated[
+        int, typer.Option(min=1, metavar="P", help="So many workers; what they learn arrives a checkpoint later.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Test, then learn: how well the worker's own pipeline tells what users do next. Needs no Kafka.
+
+    Of every user's event on a new item: where did the item stand among all that the user had not taken? A row per
+    expert, for their mix, and for two references: popularity, and plain stochastic factorisation (ISGD).
+
+    Example: streamer evaluate --shuffle-ties purchases.jsonl.gz
+    """
+    settings = load(partitions=partitions)
+    from streamer.tools.evaluate import Options, run
+
+    found = run(settings, files, Options(shuffle_ties=shuffle_ties, repeats=repeats, limit=limit))
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(found).decode())
+    else:
+        _print(found)
+
+
+def _print(found: "Report") -> None:
+    from rich.text import Text
+
+    print_rich(
+        Text(f"{found.events:,} events, {found.tested:,} tested"),
+        _rankings(found),
+        _interests(found),
+        Text(f"{found.us_learn:g} µs an event to learn, {found.us_rank:g} µs a user to rank (one event at a time)"),
+    )
+
+
+def _rankings(found: "Report") -> "Table":
+    rows = table("ranking", *RANKING)
+    groups = (
+        {"mix": found.mix, "mix, new users": found.new_users, "mix, old users": found.old_users},
+        found.experts,
+        {f"reference: {name}": figures for name, figures in found.references.items()},
+    )
+    for group in groups:
+        for name, figures in group.items():
+            rows.add_row(name, *(f"{figures[column]:.4f}" for column in RANKING))
+    return rows
+
+
+def _interests(found: "Report") -> "Table":
+    rows = table("tags of the next event", "NLL", "hr@5")
+    figures = found.interests
+    for name, own in (("interests", figures), ("global", figures["global"]), ("lifetime", figures["lifetime"])):
+        rows.add_row(name, f"{own['nll']:.3f}", f"{own['hr@5']:.4f}")
+    return rows

@@ -1,0 +1,159 @@
+"""Prequential evaluation: before the model learns an event, it is asked how likely the event was.
+
+Protocol (Vinagre, Jorge and Gama 2014): events in their order; an event is tested when its user had an earlier one and
+takes the item for the first time (with `repeats`: always); candidates are all items that somebody took before and this
+user did not; ties count half; an item that nobody took before is a miss; then the event is learned.
+"""
+
+import random
+import time
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamer.events import UserEvent
+from streamer.model import mix
+from streamer.model.experts import NAMES
+from streamer.pipeline.assemble import Part
+from streamer.pipeline.rank import Scored
+from streamer.settings import Settings
+from streamer.tools.evaluate.interests import InterestTest
+from streamer.tools.evaluate.references import References
+from streamer.tools.evaluate.tally import UNRANKED, Tally, first, ranks
+from streamer.tools.evaluate.workers import Worker, Workers
+from streamer.tools.lines import Line
+from streamer.tools.load import ITEMS
+
+CHECKPOINT_EVENTS: Final = 64  # between two checkpoints: what a worker at 128 events a second has
+COVERAGE_EVERY: Final = 8  # tests between two whose first 20 are noted
+NEW: Final = 10  # earlier events of a user who is not new any more
+SEED: Final = 1
+
+
+class Options(NamedTuple):
+    """How to test."""
+
+    shuffle_ties: bool = False
+    repeats: bool = False
+    limit: int | None = None
+
+
+class Evaluation:
+    """Feeds event lines to workers and keeps the score."""
+
+    def __init__(self, settings: Settings, directory: Path, options: Options) -> None:
+        self._workers, self._options = Workers(settings, directory), options
+        self.mix, self.new, self.old = Tally(), Tally(), Tally()
+        self.experts = {name: Tally() for name in NAMES}
+        self.references = {name: Tally() for name in ("popularity", "isgd")}
+        self.interests = InterestTest()
+        self.events = 0
+        self.learn_s = self.rank_s = 0.0
+        self._reference = References(SEED)
+        self._taken: dict[str, dict[str, int]] = {}  # by user: ids of items, and their slots
+        self._newest_ts = 0
+        self.items: set[str] = set()
+
+    def feed(self, line: Line) -> None:
+        """Test and learn one line."""
+        if line.topic == ITEMS:
+            self._workers.apply_item(line)
+            return
+        worker = self._workers.of(line.key)
+        parts = worker.decode(line)
+        if not parts[0].decoded.events:
+            return  # the worker would reject it
+        self._newest_ts = worker.now_ms = max(self._newest_ts, parts[0].decoded.events[0].ts)
+        self._test(worker, parts[0].decoded.events[0])
+        self._learn(worker, parts)
+        self.events += 1
+        if self.events % CHECKPOINT_EVENTS == 0:
+            start = time.perf_counter()
+            self._workers.checkpoint(self._newest_ts)
+            self.learn_s += time.perf_counter() - start
+
+    def close(self) -> None:
+        """Let go of the stores."""
+        self._workers.close()
+
+    def _test(self, worker: Worker, event: UserEvent) -> None:
+        """Where the event's item stands, by everybody, if the protocol asks for it."""
+        slot = worker.shared.cache.find(worker.partition.number, event.user_id.encode())
+        item = worker.shared.catalogue.see(event.item_id)
+        taken = {} if self._options.repeats else self._taken.get(event.user_id, {})
+        if slot is None or event.item_id in taken:
+            return
+        self.interests.test(worker.partition.world, slot, event.user_id, item, event.ts)
+        reference = self._reference.test(event.user_id, event.item_id, repeats=self._options.repeats)
+        for name, tally in self.references.items():
+            tally.add(UNRANKED if reference is None else reference[name])
+        head = worker.shared.cache.users.head[slot]
+        history = int(head["clicks"]) + int(head["purchases"])
+        start = time.perf_counter()
+        scored = worker.ranker.score(worker.ranker.user(worker.shared.cache.users, slot), event.ts)
+        self.rank_s += time.perf_counter() - start
+        self._score(worker, scored, item, history, set(taken.values()))
+        start = time.perf_counter()
+        if reference is not None:
+            worker.ranker.learn(scored, history, item)
+        self.learn_s += time.perf_counter() - start
+
+    def _learn(self, worker: Worker, parts: list[Part]) -> None:
+        event = parts[0].decoded.events[0]
+        start = time.perf_counter()
+        worker.partition.apply_events(parts)
+        self.learn_s += time.perf_counter() - start
+        self._reference.learn(event.user_id, event.item_id)
+        item = worker.shared.catalogue.see(event.item_id)
+        self.interests.learn(worker.partition.world, event.user_id, item)
+        self._taken.setdefault(event.user_id, {})[event.item_id] = item
+        self.items.add(event.item_id)
+
+    def _score(self, worker: Worker, scored: Scored, item: int, history: int, taken: set[int]) -> None:
+        """Ranks of the item by every expert and by the mix."""
+        theta = mix.weights_for(worker.ranker.mix, history)
+        columns = np.column_stack([scored.evidence, mix.utilities(scored.evidence, theta)])
+        allowed = _candidates(worker, scored, taken)
+        place = np.flatnonzero((scored.slots == item) & allowed)
+        found = [UNRANKED] * columns.shape[1]
+        if len(place):
+            outside = max(worker.shared.space.board.seen - len(taken) - int(allowed.sum()), 0)
+            found = ranks(columns, allowed, int(place[0]), outside).tolist()
+        for tally, rank in zip([*self.experts.values(), self.mix], found, strict=True):
+            tally.add(rank)
+        (self.new if history < NEW else self.old).add(found[-1])
+        if self.mix.tested % COVERAGE_EVERY == 0:
+            for tally, column in zip([*self.experts.values(), self.mix], columns.T, strict=True):
+                tally.show(scored.slots[first(column, allowed)])
+
+
+def _candidates(worker: Worker, scored: Scored, taken: set[int]) -> NDArray[np.bool_]:
+    """Which of the scored items somebody took before, and this user did not."""
+    n = len(worker.shared.space.board.fade)
+    allowed = worker.shared.catalogue.models.columns(n).events > 0
+    allowed[[slot for slot in taken if slot < n]] = False
+    return allowed[scored.slots]
+
+
+def ordered(lines: Iterable[Line], options: Options) -> Iterator[Line]:
+    """Lines up to the limit of events; with `shuffle_ties` those of equal times in a random, repeatable order."""
+    tied = _shuffled(lines) if options.shuffle_ties else lines
+    events = 0
+    for line in tied:
+        if line.topic != ITEMS:
+            if events == options.limit:
+                return
+            events += 1
+        yield line
+
+
+def _shuffled(lines: Iterable[Line]) -> Iterator[Line]:
+    rng = random.Random(SEED)  # noqa: S311 - no secret
+    for _, group in groupby(lines, key=lambda line: (line.topic == ITEMS, line.ts)):
+        tied = list(group)
+        rng.shuffle(tied)
+        yield from tied
