@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
+from kafka import TopicPartition
 
 from streamer.engine.topics import REJECTED_MAX_BYTES
 from streamer.events import NAME_CHARS, Click, Item, Purchase
@@ -207,7 +208,8 @@ def test_record_that_is_huge_when_unpacked_stops_nothing(rejected: Bin, codec: s
     value = click(session_id="a" * size)
     options = {"compression_type": codec, "max_request_size": 2 * size}
     [place] = rejected.deployment.send([Record("clicks", b"bob", value, (("trace", b"7"),))], **options)
-    rejected.deployment.wait_drained()
+    source = TopicPartition(rejected.deployment.settings.topic("clicks"), place[0])
+    rejected.deployment.until(lambda: rejected.deployment.committed().get(source, 0) > place[1], "it checkpointed")
     rejected.sent += 1
     found = rejected.find("clicks", place)
     headers, fits = dict(found.headers), size < REJECTED_MAX_BYTES
