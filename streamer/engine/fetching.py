@@ -144,9 +144,12 @@ class Fetching:
         return len(left) < len(hungry)
 
     async def wait_for_room(self) -> None:
-        """Until a batch is applied, where nothing may be fetched before; returns at once otherwise."""
+        """Until a batch is applied, where nothing may be fetched before; returns at once otherwise.
+
+        A worker that has no partitions waits too: a loop that never waits would not let its heartbeats out.
+        """
         self._room.clear()
-        if self._buffers and not any(buffer.is_hungry for buffer in self._buffers.values()):
+        if not any(buffer.is_hungry for buffer in self._buffers.values()):
             await wait(self._room, WAIT_MS / 1000)
 
     # ---- out
