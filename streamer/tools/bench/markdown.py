@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from streamer.tools.bench import pictures
+from streamer.tools.bench.plan import PARTS
 from streamer.tools.bench.report import Report, as_object
 from streamer.tools.bench.tables import Table, all_tables, heading
 
@@ -65,7 +66,7 @@ def _page(report: Report, drawn: dict[str, list[str]]) -> str:
         "",
         f"- Machine: {heading(report)}",
         f"- Versions: {versions}",
-        "- One part alone: `streamer bench --only latency`, and so on for " + ", ".join(report.seconds),
+        f"- One part alone: `streamer bench --only PART` with one of {', '.join(PARTS)}",
         f"- Seconds by part: {took}",
     ]
     lines += [f"- **{part} failed**: {why}" for part, why in report.failed.items()]
