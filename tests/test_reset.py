@@ -19,6 +19,7 @@ from streamer.errors import SettingsError, StreamerError
 from streamer.events import Click, Item
 from streamer.pipeline.layout import Shape, allocate
 from streamer.pipeline.rows import pack, unpack
+from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, counted, deployed, made_up
 from tests.test_positions import make_anew
@@ -89,6 +90,7 @@ def test_reset_without_dropping_the_state_counts_old_events_again(deployment: De
     assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_a_lost_disk_after_a_reset_makes_no_difference(deployment: Deployment) -> None:
     process = read_once(deployment)
     carry_out(deployment.settings, Target(drop_state=True))
@@ -118,6 +120,7 @@ def test_running_worker_is_named_and_nothing_is_done(deployment: Deployment) -> 
     assert process.stop() == 0
 
 
+@pytest.mark.slow
 def test_time_is_when_kafka_got_the_events(deployment: Deployment) -> None:
     settings = deployment.settings
     events = made_up(USERS, items=5)
@@ -150,11 +153,11 @@ def test_topic_made_anew_is_read_after_a_reset(deployment: Deployment, kafka: Em
     assert process.stop() == 0
 
 
-def test_only_topics_with_positions_can_be_reset(deployment: Deployment) -> None:
+def test_only_topics_with_positions_can_be_reset() -> None:
     with pytest.raises(SettingsError, match="positions are kept in clicks, purchases, items, item-signals"):
-        plan(deployment.settings, Target(topics=("profiles",)))
+        plan(load(), Target(topics=("profiles",)))
     with pytest.raises(SettingsError, match="leave --topic out"):
-        plan(deployment.settings, Target(topics=("clicks",), drop_state=True))
+        plan(load(), Target(topics=("clicks",), drop_state=True))
 
 
 def test_blank_row_keeps_the_version_and_nothing_else() -> None:
@@ -172,8 +175,7 @@ def test_blank_row_keeps_the_version_and_nothing_else() -> None:
 
 
 # ---- the command
-def run(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[str]:
-    settings = deployment.settings
+def run(settings: Settings, *arguments: str) -> subprocess.CompletedProcess[str]:
     ours = environment(brokers=settings.brokers, topic_prefix=settings.topic_prefix, partitions=settings.partitions)
     command = [sys.executable, "-m", "streamer", "reset", *arguments]
     return subprocess.run(command, env=ours, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL)
@@ -181,21 +183,21 @@ def run(deployment: Deployment, *arguments: str) -> subprocess.CompletedProcess[
 
 def test_command_says_what_it_would_do_and_does_it_when_told_so(deployment: Deployment) -> None:
     read_once(deployment)
-    looked = json.loads(run(deployment, "--to", "earliest", "--dry-run", "--json").stdout)
+    looked = json.loads(run(deployment.settings, "--to", "earliest", "--dry-run", "--json").stdout)
     assert looked["done"] is False
     assert sum(move["read_again"] for move in looked["moves"]) == EVENTS
     assert all(move["to"] == 0 for move in looked["moves"])
-    asked = run(deployment, "--to", "earliest")
+    asked = run(deployment.settings, "--to", "earliest")
     assert asked.returncode == 2
     assert "400 records at most are read again, 0 skipped; state stays as it is" in asked.stdout
     assert "add --yes" in asked.stderr
-    assert run(deployment, "--to", "earliest", "--yes").stdout.endswith("done: start the workers\n")
-    again = json.loads(run(deployment, "--to", "earliest", "--yes", "--json").stdout)
+    assert run(deployment.settings, "--to", "earliest", "--yes").stdout.endswith("done: start the workers\n")
+    again = json.loads(run(deployment.settings, "--to", "earliest", "--yes", "--json").stdout)
     assert again["done"] is False, "they stand there already"
 
 
 @pytest.mark.parametrize("time", ["yesterday", "2026-01-31", "2026-01-31T12:00:00"])
-def test_time_that_says_too_little_is_refused(deployment: Deployment, time: str) -> None:
-    refused = run(deployment, "--to", time)
+def test_time_that_says_too_little_is_refused(time: str) -> None:
+    refused = run(load(), "--to", time)
     assert refused.returncode == 2
     assert "a time with its zone" in refused.stderr

@@ -35,7 +35,7 @@ def stop(process: WorkerProcess) -> None:
     assert process.stop() == 0, process.said
 
 
-@pytest.mark.parametrize("end", [crash, stop])
+@pytest.mark.parametrize("end", [crash, pytest.param(stop, marks=pytest.mark.slow)])
 def test_restart_within_the_session_time_out_moves_no_partition(
     deployment: Deployment, end: Callable[[WorkerProcess], None]
 ) -> None:
