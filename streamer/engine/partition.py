@@ -135,7 +135,7 @@ class Partition:
     def names_unknown_items(self, parts: list[Part]) -> bool:
         """Whether events name items that the catalogue has not heard of."""
         known = self.shared.catalogue.slot_of
-        return any(event.item_id not in known for part in parts for event in part.decoded.events)
+        return any(not known.keys() >= {event.item_id for event in part.decoded.events} for part in parts)
 
     def apply_events(self, parts: list[Part]) -> None:
         """Fold decoded events into the users. Raises CacheFullError before anything changed."""
@@ -144,7 +144,7 @@ class Partition:
         cache.tick += 1
         with metrics.stage("load"):
             slots = cache.slots(self.number, keys, self._load_users)
-        items = np.array([catalogue.see(event.item_id) for event in events], np.int64)
+        items = catalogue.see_all([event.item_id for event in events])
         with metrics.stage("assemble"):
             batch = columns(parts, events, slots, items, catalogue)
             order = arrival_order(parts, batch.appended_at)
@@ -187,9 +187,10 @@ class Partition:
         self, slots: NDArray[np.int64], order: NDArray[np.int64], outcome: NDArray[np.uint8], events: list[Any]
     ) -> None:
         cache = self.shared.cache
-        for i in order[outcome[order] != DUPLICATE].tolist():
-            cache.cause[slots[i]] = events[i].event_id
-        changed = np.unique(slots[outcome != DUPLICATE])
+        applied = order[outcome[order] != DUPLICATE]
+        changed, last = np.unique(slots[applied][::-1], return_index=True)  # of a user's events the latest
+        for slot, i in zip(changed.tolist(), applied[::-1][last].tolist(), strict=True):
+            cache.cause[slot] = events[i].event_id
         fresh = changed[cache.unsaved[changed] & DIRTY == 0]
         cache.unsaved[fresh] |= DIRTY
         self._changed.append(fresh)

@@ -11,7 +11,7 @@ from streamer.events import Kind
 from streamer.pipeline.catalogue import TAGS_PER_ITEM, Catalogue, distinct
 from streamer.pipeline.decode import Decoded, Record
 from streamer.pipeline.fold import Columns
-from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.hashing import hash_ids
 
 
 class Part(NamedTuple):
@@ -24,7 +24,13 @@ class Part(NamedTuple):
 
 def keys_of(parts: Sequence[Part]) -> list[bytes]:
     """The user key of every good event, part after part."""
-    return [p.records[i].key or b"" for p in parts for i in p.decoded.places.tolist()]
+    return [record.key or b"" for part in parts for record in _good(part)]
+
+
+def _good(part: Part) -> Sequence[Record]:
+    """The records of the good events."""
+    places = part.decoded.places
+    return part.records if len(places) == len(part.records) else [part.records[i] for i in places.tolist()]
 
 
 def events_of(parts: Sequence[Part]) -> list[Any]:
@@ -43,13 +49,13 @@ def columns(
         ts=np.concatenate([part.decoded.ts for part in parts]),
         kind=np.repeat(np.array([part.kind.code for part in parts], np.uint8), sizes),
         weight=np.repeat(np.array([part.kind.weight for part in parts], np.float32), sizes),
-        event=np.array([hash_id(event.event_id) for event in events], np.uint64),
+        event=hash_ids([event.event_id for event in events]),
         item=_item_hashes(events, items, catalogue),
         micros=np.concatenate([_micros(part) for part in parts]),
         currency=np.concatenate([_currencies(part) for part in parts]),
         tag_at=tag_at,
         tags=tags,
-        appended_at=np.array([p.records[i].timestamp for p in parts for i in p.decoded.places.tolist()], np.int64),
+        appended_at=np.array([record.timestamp for part in parts for record in _good(part)], np.int64),
     )
 
 

@@ -83,6 +83,13 @@ class Catalogue:
             self.crowd = self._add("")  # no item is called so
         return self.crowd
 
+    def see_all(self, item_ids: list[str]) -> NDArray[np.int64]:
+        """`see` of many items at once."""
+        slots: list[int | None] = list(map(self.slot_of.get, item_ids))
+        if None in slots:
+            slots = list(map(self.see, item_ids))
+        return np.array(slots, np.int64)
+
     def see_tag(self, tag: str) -> int:
         """The hash of a tag that an event brought; its name is known from now on if there is room, else it passes."""
         key = hash_id(tag)

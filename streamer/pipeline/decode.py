@@ -186,6 +186,8 @@ def _validation_reason(message: str) -> Reason:
 
 def _check_keys(events: list[Any], rejected: list[Rejected], records: Sequence[Record]) -> None:
     """An event under a key that is not its user's becomes None."""
+    if None not in events and [event.user_id.encode() for event in events] == [record.key for record in records]:
+        return
     for i, event in enumerate(events):
         if event is not None and records[i].key != event.user_id.encode():
             rejected.append(Rejected(i, *_key_mismatch(records[i].key, event.user_id, "user_id")))
