@@ -16,20 +16,25 @@ from tests.fleet import FENCED, KILLED, RATE, SOME, STEPS, UNEXPECTED, check, fa
 TS = 1_760_000_000_000
 
 
-def test_crash_between_any_two_steps_and_exception_in_a_batch_cost_nothing(fleet: Deployment) -> None:
+@pytest.mark.parametrize("action", ["kill", pytest.param("raise", marks=pytest.mark.slow)])
+def test_failure_between_any_two_steps_or_in_a_batch_costs_nothing(fleet: Deployment, action: str) -> None:
     process = named(fleet, "w").wait_ready()
     with Feed(fleet, RATE):
         for step in STEPS:
-            fail_at(fleet, process, step)
+            fail_at(fleet, process, step, action)
         fail_at(fleet, process, "mid_batch", "raise")
         fleet.wait_progress(SOME)
-    ends = fleet.ends or []
-    assert (ends.count(KILLED), ends.count(UNEXPECTED)) == (len(STEPS), 1)
-    assert process.log.read_text().count("leaving without a commit") == 1
+    raised = 1 if action == "kill" else 1 + len(STEPS)
+    assert (fleet.ends or []).count(UNEXPECTED) == raised
+    assert (fleet.ends or []).count(KILLED) == 1 + len(STEPS) - raised
+    assert process.log.read_text().count("leaving without a commit") == raised
     check(fleet)
 
 
-@pytest.mark.parametrize("step", ["after_offsets", pytest.param("after_acks", marks=pytest.mark.slow)])
+BEFORE_COMMIT = [pytest.param(step, marks=[] if step == "after_offsets" else pytest.mark.slow) for step in STEPS[:-1]]
+
+
+@pytest.mark.parametrize("step", BEFORE_COMMIT)
 def test_worker_that_wakes_inside_a_transaction_of_the_past_cannot_commit_it(fleet: Deployment, step: str) -> None:
     one, two = fleet.worker("one"), fleet.worker("two")
     share(fleet, one, two)
