@@ -42,7 +42,7 @@ fix: $(INSTALLED) ## format, mend what can be mended, write the schemas anew
 	$(BIN)/ruff check --fix
 	$(BIN)/python -m streamer.tools.schemas write
 
-bench: $(INSTALLED) ## events a second, beside a stock Faust agent
+bench: $(INSTALLED) ## a worker beside its peers, its latency and what size costs (ARGS="--report deploy")
 	$(BIN)/streamer bench $(ARGS)
 
 lock: $(UV) ## resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade takes newer versions)

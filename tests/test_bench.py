@@ -21,9 +21,10 @@ from streamer.engine.topics import create_topics
 from streamer.errors import StreamerError
 from streamer.events import KIND_OF_TOPIC, Item
 from streamer.settings import Settings
-from streamer.tools.bench import light_job, markdown, world
+from streamer.tools.bench import kafka_streams, light_job, markdown, world
 from streamer.tools.bench.cores import Machine
 from streamer.tools.bench.growth import Growth, Items, Return, Users, per_event_and_row
+from streamer.tools.bench.kafka_streams import MissingPeerError
 from streamer.tools.bench.latency import Latency
 from streamer.tools.bench.light_job import BLANK, ROW, Event, item_facts, profile, update
 from streamer.tools.bench.light_worker import LIGHT
@@ -141,6 +142,12 @@ def test_a_seventeenth_tag_takes_the_place_of_the_weakest() -> None:
 def test_the_light_job_is_made_of_valid_settings() -> None:
     changed = Settings(**LIGHT)
     assert all(getattr(changed, name) == value for name, value in LIGHT.items())
+
+
+def test_a_peer_that_cannot_be_had_is_left_out_with_the_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(MissingPeerError, match="there is no javac: install a JDK"):
+        kafka_streams.prepare(tmp_path)
 
 
 # ---- arithmetic

@@ -46,7 +46,7 @@ NOTES: Final = {
 
 
 def write(report: Report, directory: Path) -> None:
-    """Write page, pictures and figures into `directory`. Raises StreamerError where matplotlib is missing."""
+    """Write page, pictures and figures into `directory`. Needs matplotlib."""
     images = directory / "images"
     images.mkdir(parents=True, exist_ok=True)
     drawn = pictures.draw(report, images)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,10 +28,7 @@ Axes = Any
 
 
 def draw(report: Report, directory: Path) -> dict[str, list[str]]:
-    """Draw what was measured into `directory`; file names by the title of the table that they belong to.
-
-    Raises StreamerError where matplotlib is missing.
-    """
+    """Draw what was measured into `directory`; file names by the title of the table that they belong to."""
     drawn: dict[str, list[str]] = {}
 
     def picture(title: str, name: str, paint: Callable[[Axes], None]) -> None:
@@ -50,13 +48,17 @@ def draw(report: Report, directory: Path) -> dict[str, list[str]]:
     return drawn
 
 
+def require() -> None:
+    """Raise StreamerError where matplotlib is missing."""
+    if find_spec("matplotlib") is None:
+        raise StreamerError("pictures need matplotlib: install streamer with its extra `bench`")
+
+
 @contextmanager
 def _axes(path: Path) -> Iterator[Axes]:
-    try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise StreamerError("pictures need matplotlib: install streamer with its extra `bench`") from None
+    import matplotlib as mpl  # takes half a second, and comes with an extra
+    from matplotlib.figure import Figure
+
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=INCHES, layout="constrained")
         yield figure.add_subplot()
@@ -78,7 +80,7 @@ def _stages(axes: Axes, speeds: Speeds) -> None:
     stages = dict.fromkeys(stage for name in names for stage in speeds.cost[name].stages if stage not in WAITING)
     left = [0.0] * len(names)
     for stage in stages:
-        widths = [speeds.cost[name].stages.get(stage, 0.0) for name in names]
+        widths = [max(speeds.cost[name].stages.get(stage, 0.0), 0.0) for name in names]
         axes.barh([NAMES[name] for name in names], widths, left=left, label=stage, height=0.6)
         left = [start + width for start, width in zip(left, widths, strict=True)]
     axes.set(xlabel="CPU µs an event, waiting left out")

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from streamer.errors import StreamerError
 from streamer.settings import Settings
-from streamer.tools.bench import growth, latency, memory, scaling, speed, tables
+from streamer.tools.bench import growth, latency, markdown, memory, pictures, scaling, speed, tables
 from streamer.tools.bench.cores import choose, machine, pinned, versions
 from streamer.tools.bench.plan import FULL, PARTS, QUICK
 from streamer.tools.bench.report import Report, as_object
@@ -39,23 +39,24 @@ def run(settings: Settings, *, as_json: bool, quick: bool, only: Sequence[str], 
     """Measure `only` some parts or, where it is empty, all, and print; with a `directory`, write the report there too.
 
     Returns the exit code: 1 when a part failed, whose error stands in the result; the other parts are measured all
-    the same. Raises StreamerError when Kafka does not start. Needs some 10 GB of disk (`quick`: 2 GB) in `data_dir`
-    where that is set, else in the system's temporary directory; all of it is removed.
+    the same. Raises StreamerError when Kafka does not start, or matplotlib is missing for a report. Needs some 10 GB
+    of disk (`quick`: 2 GB) in `data_dir` where that is set, else in the system's temporary directory; all of it is
+    removed.
     """
-    from streamer.tools.bench import markdown  # its pictures need the extra `bench`
-
+    if directory is not None:
+        pictures.require()
     console = Console(stderr=True, highlight=False)
     parent = settings.data_dir if "data_dir" in settings.model_fields_set else None
     if parent is not None:
         parent.mkdir(parents=True, exist_ok=True)
     with signals_unwind(), TemporaryDirectory(prefix="streamer-bench-", dir=parent) as home:
         report = _measure(settings, Path(home), only or PARTS, console, quick=quick)
-    if directory is not None:
-        markdown.write(report, directory)
     if as_json:
         sys.stdout.write(msgspec.json.encode(as_object(report)).decode() + "\n")
     else:
         tables.show(report, Console(highlight=False))
+    if directory is not None:
+        markdown.write(report, directory)
     return 1 if report.failed else 0
 
 

@@ -27,7 +27,7 @@ from streamer.tools.bench.window import Cost, cost, moment, reach
 from streamer.tools.bench.world import World
 from streamer.tools.demo_worker import free_port
 
-WARM: Final = 0.2  # of the backlog
+WARM: Final = 0.3  # of the backlog
 PEER_STOP_S: Final = 2.0  # all that is looked at is committed by then
 OURS: Final = ("streamer", "streamer_light")
 PEERS: Final = ("kafka_streams", "quix_streams", "stock_faust", "floor")
