@@ -9,7 +9,7 @@ with 1, 2, 3, … and every RocksDB with the changelog.
 | workers that come and go in order; many rounds; the stock agent as the control | `_scale`, `_rounds`, `_stock` |
 | kill -9 in rotation | `_rounds` |
 | a crash between any two steps of a checkpoint | `_steps`, `_rounds` |
-| a broker that restarts, clean or hard; one of three killed; one that hangs | test_startup, `_brokers` |
+| a broker that restarts, clean or hard; one of three killed; one that hangs | `_brokers` |
 | a worker frozen beyond the session time-out that wakes | `_steps` (inside a transaction), `_rounds` |
 | a rebalance during recovery and during a revoke | `_scale` |
 | a disk that is lost or old; a changelog cut off, empty, made anew; withdrawn transactions | `_disk`, test_positions |

@@ -39,7 +39,13 @@ def own_kafka(tmp_path: Path) -> Iterator[EmbeddedKafka]:
         yield broker
 
 
-@pytest.mark.parametrize("end", [EmbeddedKafka.stop, EmbeddedKafka.kill], ids=["clean", "killed"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(EmbeddedKafka.stop, id="clean", marks=pytest.mark.slow),
+        pytest.param(EmbeddedKafka.kill, id="killed"),
+    ],
+)
 def test_broker_that_restarts_under_load_costs_no_event(
     own_kafka: EmbeddedKafka, tmp_path: Path, end: Callable[[EmbeddedKafka], None]
 ) -> None:

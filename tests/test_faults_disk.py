@@ -29,6 +29,7 @@ def admin(fleet: Deployment) -> Iterator[KafkaAdminClient]:
     client.close()
 
 
+@pytest.mark.slow  # test_end_to_end.py has one without load
 def test_lost_disk_costs_nothing(fleet: Deployment) -> None:
     process = named(fleet, "w").wait_ready()
     with Feed(fleet, RATE):
