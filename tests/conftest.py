@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import settings
 
+from streamer.engine.warmup import compile_kernels
+from streamer.settings import load
 from streamer.tools.kafka import EmbeddedKafka
 
 if TYPE_CHECKING:  # most tests need no deployment
@@ -36,7 +38,11 @@ def rounds(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A real broker that all tests share: take topic names, groups and transactional ids with `prefix`."""
+    """A real broker that all tests share: take topic names, groups and transactional ids with `prefix`.
+
+    Its workers find their kernels compiled: what a worker does at its first start must not decide how a test ends.
+    """
+    compile_kernels(load())
     with EmbeddedKafka(tmp_path_factory.mktemp("kafka")) as broker:
         yield broker
 
