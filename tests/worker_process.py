@@ -16,7 +16,7 @@ from tests.serving_world import free_port
 
 T = TypeVar("T")
 
-PATIENCE_S = 120.0  # what takes longer is broken, however busy the machine: a first start compiles for some 20 s
+PATIENCE_S = 180.0  # what takes longer is broken, however busy the machine: a first start compiles for 20 to 60 s
 POLL_S = 0.05
 ROOT = Path(__file__).parents[1]  # from where Python finds the modules of the tests
 
