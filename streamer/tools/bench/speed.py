@@ -28,6 +28,7 @@ from streamer.tools.bench.world import World
 from streamer.tools.demo_worker import free_port
 
 WARM: Final = 0.3  # of the backlog
+ENOUGH: Final = 0.01  # of the backlog, of a peer that is too slow for all of it
 PEER_STOP_S: Final = 2.0  # all that is looked at is committed by then
 OURS: Final = ("streamer", "streamer_light")
 PEERS: Final = ("kafka_streams", "quix_streams", "stock_faust", "floor")
@@ -174,7 +175,7 @@ def _floor(run: Settings, stage: Stage, events: int) -> Speed:
 
 
 def _marks(peer: Peer, progress: Progress, events: int, limit_s: float) -> list[Mark]:
-    """One for each commit that is seen, until all events are committed, or a commit after `limit_s`."""
+    """One for each commit that is seen, until all events are committed, or after `limit_s` ENOUGH of them."""
     wait_for(peer, light_job.FIRST_EVENT, PATIENCE_S)
     marks = [Mark(time.monotonic(), 0, peer.cpu_s())]
 
@@ -182,7 +183,8 @@ def _marks(peer: Peer, progress: Progress, events: int, limit_s: float) -> list[
         committed = progress.events()
         if committed > marks[-1].events:
             marks.append(Mark(time.monotonic(), committed, peer.cpu_s()))
-        return committed == events or (len(marks) > 1 and time.monotonic() > marks[0].at_s + limit_s)
+        late = time.monotonic() > marks[0].at_s + limit_s
+        return committed == events or (late and committed >= ENOUGH * events)
 
     until(peer, enough)
     return marks
