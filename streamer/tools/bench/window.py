@@ -7,7 +7,7 @@ import msgspec
 import psutil
 
 from streamer.errors import StreamerError
-from streamer.tools.bench.peer import PATIENCE_S, Peer, Samples, total, until
+from streamer.tools.bench.peer import Peer, Samples, total, until
 
 SAMPLE_S: Final = 0.2  # between two looks at a worker's metrics: an answer takes 2 ms of its core
 STAGE_SECONDS: Final = "streamer_stage_seconds_total"
@@ -55,17 +55,14 @@ def moment(peer: Peer, broker_pid: int) -> Moment:
 
 def reach(peer: Peer, broker_pid: int, events: int) -> Moment:
     """The first moment that is seen at which so many events are applied. Raises StreamerError when it does not come."""
-    now: Moment | None = None
+    seen: list[Moment] = []
 
     def reached() -> bool:
-        nonlocal now
-        now = moment(peer, broker_pid)
-        return now.applied >= events
+        seen[:] = [moment(peer, broker_pid)]
+        return seen[0].applied >= events
 
-    until(peer, reached, PATIENCE_S, look_s=SAMPLE_S)
-    if now is None:
-        raise StreamerError("nobody looked")
-    return now
+    until(peer, reached, look_s=SAMPLE_S)
+    return seen[0]
 
 
 def process_cpu_s(pid: int) -> float:
