@@ -167,9 +167,9 @@ def test_an_empty_board_has_no_candidates() -> None:
 @given(st.integers(0, 2**32 - 1))
 def test_reasons_are_the_users_items_that_an_item_follows_or_resembles(seed: int) -> None:
     world = World(seed)
-    for j in range(world.n):
-        found = experts.reasons(world.board, world.links.pool, world.user, T0, j)
-        for h, reason in zip(world.user.items.tolist(), found.tolist(), strict=True):
+    all_found = experts.reasons(world.board, world.links.pool, world.user, T0, np.arange(world.n))
+    for j, found in enumerate(all_found.tolist()):
+        for h, reason in zip(world.user.items.tolist(), found, strict=True):
             linked = h >= 0 and h != j and (h in world.before[j] or j in world.before[h])
             alike = h >= 0 and bool(set(world.tags_of(h)) & set(world.tags_of(j)))
             assert (reason > 0) == (linked or alike)

@@ -7,7 +7,7 @@ from streamer.events import Item
 from streamer.model.experts import NAMES
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
-from streamer.pipeline.rank import Filters, Ranked, Ranker
+from streamer.pipeline.rank import DENSE, SPARSEST, Filters, Ranked, Ranker
 from tests.pipeline_world import ITEMS, T0, Line, click
 
 STEP_MS = 1000
@@ -151,3 +151,20 @@ def test_reading_changes_nothing_and_learning_raises_what_was_taken() -> None:
     assert last is not None
     assert last > first
     assert shop.ranker.learn(shop.ranker.score(user, T0), 1, 10**6) is None
+
+
+def test_filters_that_leave_few_of_the_best_go_on_to_the_rest() -> None:
+    shop = Shop()
+    for i in range(100):
+        shop.line.catalogue.apply_model(model(f"more {i}", 50 + i))
+        shop.line.catalogue.describe(Item(f"more {i}", "", ("kitchen",)))
+    shop.line.space.refresh()
+    assert shop.names(2, filters=Filters(a_category=1)) == ["more 99", "tent"]
+
+
+def test_the_sample_that_the_mix_learns_from_thins_out_and_never_ends() -> None:
+    ranker = Shop().ranker
+    due = [ranker.due() for _ in range(300_000)]
+    assert all(due[:DENSE])
+    assert 300_000 / SPARSEST < sum(due) < 10 * 300_000 / SPARSEST
+    assert sum(due[-10 * SPARSEST :]) == 10

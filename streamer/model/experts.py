@@ -253,17 +253,22 @@ def _evidence(board, vector, candidates, raw):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
-def reasons(board, links, user, now, item):  # type: ignore[no-untyped-def]
-    """How much each of the user's items f64[h] speaks for `item`: its part of the transitions, plus of the likeness."""
-    follows, alike = np.zeros(len(user.items)), np.zeros(len(user.items))
+def reasons(board, links, user, now, items):  # type: ignore[no-untyped-def]
+    """How much each of the user's h items speaks for each of `items` i64[n]: f64[n, h].
+
+    It is its part of the item's transitions plus its part of the likeness.
+    """
+    follows, alike = np.zeros((len(items), len(user.items))), np.zeros((len(items), len(user.items)))
     strength = strengths(user.ts, now)
-    for age in range(len(user.items)):
-        h = user.items[age]
-        if h < 0:
-            continue
-        follows[age] = strength[age, 1] * board.by_source[h] * _step(links, h, item)
-        alike[age] = 2.0 ** (-age / TITLES_HALF_LIFE) * _cosine(board, h, item) ** 4
-    return follows / max(follows.sum(), 1e-300) + alike / max(alike.sum(), 1e-300)
+    for n in range(len(items)):
+        for age in range(len(user.items)):
+            h = user.items[age]
+            if h >= 0:
+                follows[n, age] = strength[age, 1] * board.by_source[h] * _step(links, h, items[n])
+                alike[n, age] = 2.0 ** (-age / TITLES_HALF_LIFE) * _cosine(board, h, items[n]) ** 4
+        follows[n] /= max(follows[n].sum(), 1e-300)
+        alike[n] /= max(alike[n].sum(), 1e-300)
+    return follows + alike
 
 
 @njit(cache=True)

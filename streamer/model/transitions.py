@@ -118,7 +118,7 @@ def link(pool, i, sources, weights):  # type: ignore[no-untyped-def]
     start = pool.at[i]
     for e in range(start, start + pool.room[i]):
         if pool.keys[e] != 0 and pool.weights[e, 3] > 0:
-            pool.weights[e, 3] = -1  # to be seen again
+            pool.weights[e, 3] = -pool.weights[e, 3]  # to be seen again
     for n in range(len(sources)):
         if sources[n] >= 0 and sources[n] != i:
             _twin(pool, i, sources[n], weights[n, 0], weights[n, 1])
@@ -132,8 +132,11 @@ def link(pool, i, sources, weights):  # type: ignore[no-untyped-def]
 
 @leaf
 def _twin(pool, i, source, short, long):  # type: ignore[no-untyped-def]
-    """In_i[source] stands in the rows of both."""
+    """In_i[source] stands in the rows of both. What did not change is left alone: most of a model, most of the time."""
     e = put(pool, i, np.uint64(source + 1))
+    if pool.weights[e, 3] == -long and pool.weights[e, 2] == short:
+        pool.weights[e, 3] = long
+        return
     pool.weights[e, 2], pool.weights[e, 3] = short, long
     e = put(pool, source, np.uint64(i + 1))
     pool.weights[e, 0], pool.weights[e, 1] = short, long

@@ -145,12 +145,12 @@ class OwnItems:
         publish = self._due(now_ms)
         dirty = np.flatnonzero(self.dirty[: len(self)])
         self.dirty[dirty] = False
-        models = {i: self._model(i) for i in np.union1d(publish, dirty).tolist()}
+        models = {i: _encode(self._model(i)) for i in np.union1d(publish, dirty).tolist()}
         rows: Records = [
-            (b"i" + self.ids[i].encode(), _encode(ItemRow(LAYOUT, models[i], bool(self.pending[i]))))
+            (b"i" + self.ids[i].encode(), _encode((LAYOUT, msgspec.Raw(models[i]), bool(self.pending[i]))))
             for i in dirty.tolist()
         ]
-        out: Records = [(self.ids[i].encode(), _encode(models[i])) for i in publish.tolist()]
+        out: Records = [(self.ids[i].encode(), models[i]) for i in publish.tolist()]
         gone = [item_id.encode() for item_id in self._forgotten if item_id not in self.row_of]
         self._forgotten = set()
         return rows + [(b"i" + key, None) for key in gone], out + [(key, None) for key in gone]

@@ -98,7 +98,7 @@ class Evaluation:
         self.rank_s += time.perf_counter() - start
         self._score(worker, scored, item, history, set(taken.values()))
         start = time.perf_counter()
-        if reference is not None:
+        if worker.ranker.due() and reference is not None:
             worker.ranker.learn(scored, history, item)
         self.learn_s += time.perf_counter() - start
 
