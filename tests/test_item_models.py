@@ -6,7 +6,6 @@ from numpy.typing import NDArray
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
-from streamer.pipeline.space import ItemSpace
 from tests.pipeline_world import T0
 
 
@@ -36,6 +35,7 @@ def shop(*names: str) -> Catalogue:
 
 def steps(catalogue: Catalogue) -> dict[tuple[str, str], list[float]]:
     """(source, neighbour) to the weights on the short memory, forward and backward, where there are any."""
+    catalogue.models.link(catalogue.table)
     pool, out = catalogue.models.links, {}
     for h in range(len(catalogue)):
         place = np.arange(pool.at[h], pool.at[h] + pool.room[h])
@@ -75,13 +75,11 @@ def test_a_dropped_model_leaves_what_others_know_of_the_item() -> None:
     assert catalogue.models.columns(2).events.tolist() == [2, 0]
 
 
-def test_models_that_come_before_the_items_they_name_are_linked_at_the_next_refresh() -> None:
+def test_models_that_come_before_the_items_they_name_are_linked_when_those_are_known() -> None:
     catalogue = shop()
-    space = ItemSpace(catalogue, 40)
     catalogue.apply_model(model("pan", "mug", "never heard of"))
     assert steps(catalogue) == {}
     catalogue.apply_model(model("mug"))
-    space.refresh()
     assert steps(catalogue) == {("mug", "pan"): [1.0, 0.0], ("pan", "mug"): [0.0, 1.0]}
 
 
@@ -90,7 +88,6 @@ def test_a_model_that_waited_does_not_replace_a_later_one() -> None:
     catalogue.apply_model(model("pan", "mug", events=1))
     catalogue.apply_model(model("pan", "tent", events=2))
     catalogue.see("mug")
-    catalogue.models.link_again(catalogue.table)
     assert steps(catalogue) == {("tent", "pan"): [2.0, 0.0], ("pan", "tent"): [0.0, 2.0]}
 
 

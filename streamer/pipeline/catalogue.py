@@ -144,7 +144,7 @@ class Catalogue:
             self.vectors[slot] = vector
             self.modelled[slot] = True
         self.newest_ts = max(self.newest_ts, model.ts)
-        self.models.apply(slot, model, self.table)
+        self.models.apply(slot, model)
         self.version += 1
         if self.facts[slot] is None and model.tags:
             self._set_tags(slot, model.tags)

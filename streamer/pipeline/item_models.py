@@ -16,11 +16,11 @@ class ItemModels:
     def __init__(self) -> None:
         self._columns = no_models()
         self._links = Rows(width=4, most=transitions.LINKS)
-        self._again: list[tuple[int, ItemModel]] = []  # name items that were not known yet
+        self._waiting: dict[int, ItemModel] = {}  # not linked yet, by slot
 
     @property
     def links(self) -> Pool:
-        """Transitions by source."""
+        """Transitions by source, as of the last `link`."""
         return self._links.pool
 
     def columns(self, items: int) -> Models:
@@ -28,27 +28,31 @@ class ItemModels:
         self._reach(items)
         return self._columns.first(items)
 
-    def apply(self, slot: int, model: ItemModel, table: HashTable) -> None:
-        """Take in a model; `table` has the slots of items."""
+    def apply(self, slot: int, model: ItemModel) -> None:
+        """Take in a model."""
         self._reach(slot + 1)
         columns = self._columns
         columns.popularity[slot] = (*model.lately, model.popularity)
         columns.newest[slot], columns.events[slot] = model.ts, model.events
         columns.landmarks[slot] = model.landmark
-        if not self._link(slot, model, table):
-            self._again.append((slot, model))
+        self._waiting[slot] = model
 
-    def link_again(self, table: HashTable) -> None:
-        """Link what named items unknown at the time: at start, models come in any order."""
-        again, self._again = self._again, []
-        for slot, model in again:
-            if model.events == self._columns.events[slot]:  # the latest still
-                self._link(slot, model, table)
+    def link(self, table: HashTable) -> None:
+        """Link what came since the last call; `table` has the slots of items.
+
+        Costs some 40 µs a model, so it is for those who rank. What names items that are not known yet waits on: at
+        start, models come in any order.
+        """
+        waiting, self._waiting = self._waiting, {}
+        for slot, model in waiting.items():
+            if not self._link(slot, model, table):
+                self._waiting[slot] = model
 
     def drop(self, slot: int) -> None:
         """Forget the model of an item."""
         self._reach(slot + 1)
         self._columns.clear(slot)
+        self._waiting.pop(slot, None)
         self._link_slots(slot, np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
 
     def _link(self, slot: int, model: ItemModel, table: HashTable) -> bool:

@@ -48,6 +48,7 @@ class OwnItems:
         self.tags: list[tuple[str, ...]] = []  # from events, of items that the catalogue does not list
         self.row_of: dict[str, int] = {}
         self.vectors = np.zeros((0, dim), np.float32)
+        self.started = np.zeros(0, np.bool_)  # whether the vector is more than zeros
         self.slots = np.zeros(0, np.int32)  # in the catalogue; -1: not asked yet
         self.hashes = np.zeros(0, np.uint64)
         self.popularity = np.zeros((0, len(popularity.HALF_LIVES_MS)))
@@ -81,7 +82,7 @@ class OwnItems:
         i = self._add(model.item_id, model.tags)
         vector = np.frombuffer(model.vector, np.float32)
         if len(vector) == self.vectors.shape[1]:
-            self.vectors[i] = vector
+            self.vectors[i], self.started[i] = vector, vector.any()
         self.popularity[i], self.ts[i], self.events[i] = (*model.lately, model.popularity), model.ts, model.events
         self.landmarks[i] = model.landmark
         self.before.fill(
@@ -214,7 +215,8 @@ class OwnItems:
             i = self._add(item_id, tuple(distinct(own_tags)))
         elif own_tags:
             self.tags[i] = tuple(distinct((*self.tags[i], *own_tags)))
-        if not self.vectors[i].any():  # new, or stored with another STREAMER_VECTOR_DIM
+        if not self.started[i]:  # new, or stored with another STREAMER_VECTOR_DIM
+            self.started[i] = True
             keys = [catalogue.learn_tag(tag) for tag in self.tags[i]] or catalogue.tags[slot, : catalogue.n_tags[slot]]
             self.vectors[i] = factors.initial_vector(
                 np.array(keys, np.uint64), catalogue.hashes[slot], self.vectors.shape[1]

@@ -37,7 +37,6 @@ class ItemSpace:
             return False
         self._version = self.catalogue.version
         self.catalogue.refresh_prior()
-        self.catalogue.models.link_again(self.catalogue.table)
         self._board = None
         self.gram = factors.gram(self.catalogue.vectors[: len(self.catalogue)])
         self.whitener = factors.whitening(self.gram, factors.C0, factors.REG)
@@ -48,6 +47,7 @@ class ItemSpace:
         """What rankings read, as of the last refresh. Made at the first use after it."""
         if self._board is None:
             n, catalogue = len(self.catalogue), self.catalogue
+            catalogue.models.link(catalogue.table)
             self._board = board.make(
                 catalogue.models.columns(n),
                 catalogue.vectors[:n],
