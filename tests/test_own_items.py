@@ -350,3 +350,15 @@ def test_a_row_of_a_newer_worker_is_refused() -> None:
     newer = msgspec.msgpack.encode(ItemRow(LAYOUT + 1, model, unpublished=False))
     with pytest.raises(StateError, match=r"item row of layout 3, this worker knows 2: upgrade the worker"):
         OwnItems(DIM, seed=1).load(newer)
+
+
+def test_an_item_finds_its_place_in_the_catalogue_once_it_is_listed() -> None:
+    owner = Owner(*(Item(name, name, (name,)) for name in ("pan", "tent")))
+    owner.catalogue.limit = 2
+    owner.learn(("mug", T0))
+    assert owner.own.slots[0] == owner.catalogue.crowd
+    listed = Item("mug", "Mug", ("kitchen",))
+    slot = owner.catalogue.describe(listed)
+    owner.own.describe(listed)
+    owner.learn(("mug", T0))
+    assert owner.own.slots[0] == slot

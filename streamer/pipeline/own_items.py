@@ -126,7 +126,10 @@ class OwnItems:
     def describe(self, item: Item) -> None:
         """The catalogue lists an item from now on: tags that events brought do not count any more."""
         i = self.row_of.get(item.item_id)
-        if i is not None and self.tags[i]:
+        if i is None:
+            return
+        self.slots[i] = -1  # it may have been without one, in a full catalogue
+        if self.tags[i]:
             self.tags[i] = ()
             self.dirty[i] = True
 
@@ -197,9 +200,13 @@ class OwnItems:
         )
 
     def _rows(self, signals: Learned, catalogue: Catalogue) -> NDArray[np.int64]:
-        return np.array(
-            [self._row(name, signals.tags.get(n, []), catalogue) for n, name in enumerate(signals.items)], np.int64
-        )
+        """The row of each of the signals' items; new ones are added."""
+        rows = np.array([self.row_of.get(item_id, -1) for item_id in signals.items], np.int64)
+        met = (rows >= 0) & (self.slots[rows] >= 0) if len(self) else np.zeros(len(rows), np.bool_)
+        met[list(signals.tags)] = False
+        for n in np.flatnonzero(~met).tolist():
+            rows[n] = self._row(signals.items[n], signals.tags.get(n, []), catalogue)
+        return rows
 
     def _row(self, item_id: str, own_tags: list[str], catalogue: Catalogue) -> int:
         slot = catalogue.see(item_id)

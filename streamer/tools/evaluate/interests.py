@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.model.interests import MAIN, shares
+from streamer.pipeline.hashing import lookup_all
 from streamer.pipeline.layout import tags_of
 from streamer.pipeline.publish import World
 
@@ -80,8 +81,9 @@ def _tags(world: World, item: int) -> NDArray[np.int64]:
 
 
 def _places(world: World, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-    table = world.space.catalogue.tag_table
-    return np.array([table.get(key) for key in keys.tolist()], np.int64)
+    table, places = world.space.catalogue.tag_table, np.empty(len(keys), np.int32)
+    lookup_all(table.keys, table.values, np.ascontiguousarray(keys), places)
+    return places.astype(np.int64)
 
 
 def _as_shown(world: World, slot: int, now_ms: int, prior: NDArray[np.float64]) -> NDArray[np.float64]:
