@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from streamer.cli import app
-from streamer.engine.partition import Take
+from streamer.engine.position import Take
 from streamer.model.experts import NAMES
 from streamer.pipeline.rows import pack
 from streamer.settings import Settings, load

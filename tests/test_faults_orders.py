@@ -21,7 +21,8 @@ from streamer.engine.engine import Engine
 from streamer.engine.failpoint import Failpoint
 from streamer.engine.fetching import Batch
 from streamer.engine.merge import Taken, merge
-from streamer.engine.partition import Partition, Take
+from streamer.engine.partition import Partition
+from streamer.engine.position import Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import USER, Store, shared_cache
 from streamer.engine.topics import REJECTED_MAX_BYTES

@@ -11,7 +11,8 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from streamer.engine.buffers import FIRST_PIECE, PIECE_BYTES, RECORD_BYTES
 from streamer.engine.fetching import Batch, Fetching, Group, fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.engine.partition import Partition, Take
+from streamer.engine.partition import Partition
+from streamer.engine.position import Take
 from streamer.engine.shared import shared_state
 from streamer.settings import Settings
 from streamer.tools.kafka import EmbeddedKafka

@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 import structlog
 
-from streamer.engine.partition import LAYOUT
+from streamer.engine.position import LAYOUT
 from streamer.engine.store import DataDir, Store, set_aside, shared_cache
 from streamer.engine.topic_ids import Origin
 from streamer.errors import DataDirError, SettingsError, StateError

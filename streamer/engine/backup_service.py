@@ -22,7 +22,8 @@ from mode import Service
 from streamer import __version__
 from streamer.engine.backup import FORMAT, Manifest, begin, finish
 from streamer.engine.engine import Engine
-from streamer.engine.partition import LAYOUT, Partition
+from streamer.engine.partition import Partition
+from streamer.engine.position import LAYOUT
 from streamer.engine.topic_ids import changelog_origin
 from streamer.errors import DataDirError, StreamerError
 from streamer.settings import Settings

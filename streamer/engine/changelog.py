@@ -7,7 +7,7 @@ import msgspec
 import numpy as np
 from aiokafka import TopicPartition
 
-from streamer.engine.partition import LAYOUT, Position
+from streamer.engine.position import LAYOUT, Position
 from streamer.engine.store import POSITION, USER, Row
 from streamer.errors import StateError
 from streamer.pipeline.layout import Shape, allocate, clear

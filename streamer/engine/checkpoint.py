@@ -23,7 +23,8 @@ import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
-from streamer.engine.partition import Effects, Partition
+from streamer.engine.partition import Partition
+from streamer.engine.position import Effects
 from streamer.engine.topics import HEADERS_BYTES
 from streamer.engine.transactions import Headers, Outgoing, send
 from streamer.pipeline.cut import Publication
@@ -56,12 +57,12 @@ class Checkpointer:
         partition = self.partition
         async with partition.txn_lock:
             async with partition.state_lock:
-                if self.closed or not partition.has_work(partition.shared.now_ms()):
+                if self.closed or not partition.has_work(partition.shared.now_ms(), last=last):
                     self.closed |= last
                     return 0
                 self.closed = last
                 start = time.perf_counter()
-                effects = partition.cut()
+                effects = partition.cut(last=last)
             self._failpoint("after_cut")
             await self._write(effects)
             self._account(effects, time.perf_counter() - start)

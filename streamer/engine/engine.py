@@ -17,7 +17,8 @@ from streamer.engine.exit import leave
 from streamer.engine.failpoint import Failpoint
 from streamer.engine.fetching import Batch
 from streamer.engine.opening import Committed, Opening
-from streamer.engine.partition import Partition, Take
+from streamer.engine.partition import Partition
+from streamer.engine.position import Take
 from streamer.engine.shared import Shared
 from streamer.engine.store import shared_cache
 from streamer.engine.transactions import partition_producer

@@ -17,7 +17,7 @@ from aiokafka.errors import IllegalStateError
 from streamer import metrics
 from streamer.engine.buffers import Buffer, Memory, size_of
 from streamer.engine.merge import IDLE_MS, Taken, merge
-from streamer.engine.partition import Take
+from streamer.engine.position import Take
 from streamer.events import KINDS
 from streamer.settings import Settings
 

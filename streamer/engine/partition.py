@@ -5,7 +5,7 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -16,60 +16,23 @@ from streamer.engine.buffers import size_of
 from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
 from streamer.engine.heartbeat import Heartbeat
 from streamer.engine.held import Held
+from streamer.engine.position import CATALOGUE, LAYOUT, SIGNALS, USER_EVENTS, Effects, Position, Take
 from streamer.engine.shared import Shared
 from streamer.engine.store import ITEM, POSITION, USER, Row, Store
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, Publication, cut
+from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, cut
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
 
-LAYOUT = 1
 REJECTED_BYTES = 16 << 20  # kept for a checkpoint at most, and the batch that went over it
+ITEMS_EVERY_MS = 10_000  # what a crash has to learn again, and what a lone signal waits for its checkpoint
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
-
-
-class Take(NamedTuple):
-    """Records of one topic partition, in order, that follow on `after`."""
-
-    topic: str  # as in the contracts, without prefix
-    records: list[Any]
-    after: int
-
-    @property
-    def next_offset(self) -> int:
-        """Where the next take has to go on."""
-        return int(self.records[-1].offset) + 1
-
-
-class Position(msgspec.Struct, array_like=True):
-    """Where a partition stands; stored in the changelog in the same transaction as the rows."""
-
-    layout: int
-    partitions: int
-    next: dict[str, int]  # by topic: offset of the next record to apply
-    newest_ts: dict[str, int]  # by topic: newest ts accepted, ms
-    signals: int = 0  # ever learned from
-    checkpoint: int = 0
-    topic_ids: dict[str, str] = {}  # by topic: Kafka's own id of the one that the offsets are of
-
-
-class Effects(NamedTuple):
-    """All that one checkpoint writes."""
-
-    rows: list[Row]
-    local: list[Row]
-    publications: list[Publication]
-    signals: list[tuple[int, bytes]]
-    models: list[tuple[bytes, bytes | None]]
-    rejected: list[tuple[str, Any, Rejected]]
-    position: Position
-    slots: NDArray[np.int64]
 
 
 class Partition:
@@ -86,6 +49,7 @@ class Partition:
         self.named, self.outbox = Named(), signals_.Outbox()
         self.rejected: list[tuple[str, Any, Rejected]] = []
         self.held = Held()
+        self._items_stored_at = 0  # ms
         self._heartbeat = Heartbeat(shared.heartbeat_ms)
         self._silent: list[bytes] = []  # users found due for a heartbeat
         self._changed: list[NDArray[np.int64]] = []
@@ -100,6 +64,8 @@ class Partition:
         if raw is not None:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
+        # Not all partitions at once.
+        self._items_stored_at = self.shared.now_ms() - ITEMS_EVERY_MS * self.number // self.shared.partitions
         for _, row in self._store.scan(ITEM):
             self.own_items.load(row)
         self.held.load(self._store)
@@ -174,7 +140,6 @@ class Partition:
         with metrics.stage("learn"):
             for record in (record for take in takes for record in take.records):
                 self.own_items.learn(signals_.decode(record.value), self.shared.space)
-        self.position.signals = self.own_items.signals
 
     def advance(self, take: Take) -> None:
         """The records of a take are applied."""
@@ -232,17 +197,30 @@ class Partition:
         """Whether a checkpoint has to come before more is applied: `rows` changed, or large records were rejected."""
         return self.changed_rows >= rows or self.rejected_bytes >= REJECTED_BYTES
 
-    def has_work(self, now_ms: int) -> bool:
-        """Whether a checkpoint would write anything."""
+    def has_work(self, now_ms: int, *, last: bool = False) -> bool:
+        """Whether a checkpoint would write anything; the `last` one leaves nothing behind."""
         self._silent = self._silent or self._heartbeat.silent(self._store, now_ms)
         return (
-            self.position.next != self.saved
+            self._moved(CATALOGUE, *USER_EVENTS)
+            or (self._moved(SIGNALS) and self._items_due(now_ms, last=last))
             or self.held.next_due() <= now_ms
             or self.own_items.models_due(now_ms)
             or bool(self._silent)
         )
 
-    def cut(self) -> Effects:
+    def _moved(self, *topics: str) -> bool:
+        """Whether more of these topics is applied than stored."""
+        return any(self.position.next.get(topic) != self.saved.get(topic) for topic in topics)
+
+    def _items_due(self, now_ms: int, *, last: bool) -> bool:
+        """Whether a checkpoint stores the rows of items, and with them the position in what changes those.
+
+        Each signal touches an item, and an item's row has a few KB: stored at every checkpoint they would be most of
+        what is written. What was learned since is learned again after a crash, from the signals.
+        """
+        return last or self._moved(CATALOGUE) or now_ms >= self._items_stored_at + ITEMS_EVERY_MS
+
+    def cut(self, *, last: bool = False) -> Effects:
         """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""
         cache, now = self.shared.cache, self.shared.now_ms()
         cache.tick += 1
@@ -257,11 +235,10 @@ class Partition:
         with metrics.stage("gate"):
             result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, changed))
         self.held.discard(publication.key for publication in result.publications)
-        item_rows, models = self.own_items.take(now)
+        store_items = self._items_due(now, last=last)
+        item_rows, models = self.own_items.take(now, store=store_items)
         self.position.checkpoint += 1
-        position = msgspec.structs.replace(
-            self.position, next=dict(self.position.next), newest_ts=dict(self.position.newest_ts)
-        )
+        position = self._position_to_store(now, with_items=store_items)
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
         rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
         rejected, self.rejected, self.rejected_bytes = self.rejected, [], 0
@@ -275,6 +252,15 @@ class Partition:
             position=position,
             slots=slots,
         )
+
+    def _position_to_store(self, now_ms: int, *, with_items: bool) -> Position:
+        """A copy of the position; in the signals it is where the stored rows of items are."""
+        if with_items:
+            self._items_stored_at, self.position.signals = now_ms, self.own_items.signals
+        next_offsets = dict(self.position.next)
+        if not with_items and SIGNALS in self.saved:
+            next_offsets[SIGNALS] = self.saved[SIGNALS]
+        return msgspec.structs.replace(self.position, next=next_offsets, newest_ts=dict(self.position.newest_ts))
 
     def write_to_store(self, effects: Effects, next_offset: int) -> None:
         """After the commit: the store takes the rows, and their users may leave memory."""

@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamer.engine.changelog import last_position, without_state
 from streamer.engine.kafka_clients import admin_client, aiokafka_options
-from streamer.engine.partition import Position
+from streamer.engine.position import Position
 from streamer.engine.store import POSITION, Row
 from streamer.engine.topic_ids import EVENTS, SOURCES, topic_ids
 from streamer.engine.topics import require_topics

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import structlog
 
 from streamer import metrics
-from streamer.engine.partition import Partition, Take
+from streamer.engine.partition import Partition
+from streamer.engine.position import Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.pipeline.item_model import decode_model

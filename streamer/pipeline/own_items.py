@@ -144,10 +144,13 @@ class OwnItems:
         """Whether a model may wait to be published now: what `take` finds."""
         return bool(self._forgotten) or self._next_due <= now_ms
 
-    def take(self, now_ms: int) -> tuple[Records, Records]:
-        """What a checkpoint stores `(key, row)` and publishes `(item id, model)`; None deletes."""
+    def take(self, now_ms: int, *, store: bool = True) -> tuple[Records, Records]:
+        """What a checkpoint stores `(key, row)` and publishes `(item id, model)`; None deletes.
+
+        Rows can wait for a later call (`store`), as long as the position in the signals waits with them.
+        """
         publish = self._due(now_ms)
-        dirty = np.flatnonzero(self.dirty[: len(self)])
+        dirty = np.flatnonzero(self.dirty[: len(self)]) if store else np.zeros(0, np.int64)
         self.dirty[dirty] = False
         models = {i: _encode(self._model(i)) for i in np.union1d(publish, dirty).tolist()}
         rows: Records = [

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from streamer.engine.partition import Partition, Take
+from streamer.engine.partition import Partition
+from streamer.engine.position import Take
 from streamer.engine.shared import partition_of, shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.pipeline.assemble import Part
