@@ -35,8 +35,10 @@ class Owner:
         self.space.refresh()
         self.own = OwnItems(DIM, seed=1)
 
-    def learn(self, *signals: tuple[str, int], before: tuple[str, ...] = (), **tags: list[str]) -> None:
-        """(item, ts) each, all with the same items before them; tags that events brought, by item."""
+    def learn(
+        self, *signals: tuple[str, int], before: tuple[str, ...] = (), weight: float = 1.0, **tags: list[str]
+    ) -> None:
+        """(item, ts) each, all with the same items before them and weight; tags that events brought, by item."""
         items = list(dict.fromkeys(item_id for item_id, _ in signals))
         predecessors = np.zeros((len(signals), PREDECESSORS), np.uint64)
         predecessors[:, : len(before)] = [hash_id(item_id) for item_id in before]
@@ -46,7 +48,7 @@ class Owner:
             items=items,
             item=np.array([items.index(item_id) for item_id, _ in signals], np.uint32),
             ts=np.array([ts for _, ts in signals], np.int64),
-            weight=np.ones(len(signals), np.float32),
+            weight=np.full(len(signals), weight, np.float32),
             predecessors=predecessors,
             tags={items.index(item_id): own for item_id, own in tags.items()},
         )
@@ -169,6 +171,13 @@ def test_events_pull_an_item_towards_what_came_before_it() -> None:
     for _ in range(50):
         owner.learn(("mug", T0), before=("pan",))
     assert float(owner.own.vectors[mug] @ pan) > before + 0.1
+
+
+def test_where_all_events_are_purchases_they_teach_as_much_as_clicks_do_where_all_are_clicks() -> None:
+    clicks, purchases = Owner(), Owner()
+    for owner, weight in ((clicks, 1.0), (purchases, 3.0)):
+        owner.learn(*((f"item {i % 5}", T0) for i in range(40)), before=("item 1", "item 2"), weight=weight)
+    assert clicks.models() == purchases.models()
 
 
 def test_learning_again_from_the_same_signals_gives_the_same_models_wherever_batches_are_cut() -> None:

@@ -60,7 +60,7 @@ def _print(found: "Report") -> None:
         Text(f"{found.events:,} events, {found.tested:,} tested"),
         _rankings(found),
         _interests(found),
-        Text(f"{found.us_learn:g} µs an event to learn, {found.us_rank:g} µs a user to rank (one event at a time)"),
+        Text(f"{found.us_learn:g} µs an event to learn, {found.us_rank:g} µs a user to rank, one at a time"),
     )
 
 
@@ -73,7 +73,7 @@ def _rankings(found: "Report") -> "Table":
     )
     for group in groups:
         for name, figures in group.items():
-            rows.add_row(name, *(f"{figures[column]:.4f}" for column in RANKING))
+            rows.add_row(name, *(f"{figures[column]:.4f}" if column in figures else "" for column in RANKING))
     return rows
 
 

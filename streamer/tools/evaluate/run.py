@@ -42,6 +42,26 @@ class Options(NamedTuple):
     limit: int | None = None
 
 
+class Times(NamedTuple):
+    """Seconds that parts of the work took, each time. Their medians know nothing of the first call, which compiles."""
+
+    event: list[float]
+    checkpoint: list[float]
+    rank: list[float]
+
+    def us_learn(self) -> float:
+        """An event alone, with its part of a checkpoint: most of it is what a batch would share."""
+        return 1e6 * (_median(self.event) + _median(self.checkpoint) / CHECKPOINT_EVENTS)
+
+    def us_rank(self) -> float:
+        """The evidence for one user."""
+        return 1e6 * _median(self.rank)
+
+
+def _median(seconds: list[float]) -> float:
+    return float(np.median(seconds)) if seconds else 0.0
+
+
 class Evaluation:
     """Feeds event lines to workers and keeps the score."""
 
@@ -52,7 +72,7 @@ class Evaluation:
         self.references = {name: Tally() for name in ("popularity", "isgd")}
         self.interests = InterestTest()
         self.events = 0
-        self.learn_s = self.rank_s = 0.0
+        self.times = Times([], [], [])
         self._reference = References(SEED)
         self._taken: dict[str, dict[str, int]] = {}  # by user: ids of items, and their slots
         self._newest_ts = 0
@@ -74,7 +94,7 @@ class Evaluation:
         if self.events % CHECKPOINT_EVENTS == 0:
             start = time.perf_counter()
             self._workers.checkpoint(self._newest_ts)
-            self.learn_s += time.perf_counter() - start
+            self.times.checkpoint.append(time.perf_counter() - start)
 
     def close(self) -> None:
         """Let go of the stores."""
@@ -95,18 +115,16 @@ class Evaluation:
         history = int(head["clicks"]) + int(head["purchases"])
         start = time.perf_counter()
         scored = worker.ranker.score(worker.ranker.user(worker.shared.cache.users, slot), event.ts)
-        self.rank_s += time.perf_counter() - start
+        self.times.rank.append(time.perf_counter() - start)
         self._score(worker, scored, item, history, set(taken.values()))
-        start = time.perf_counter()
         if worker.ranker.due() and reference is not None:
             worker.ranker.learn(scored, history, item)
-        self.learn_s += time.perf_counter() - start
 
     def _learn(self, worker: Worker, parts: list[Part]) -> None:
         event = parts[0].decoded.events[0]
         start = time.perf_counter()
         worker.partition.apply_events(parts)
-        self.learn_s += time.perf_counter() - start
+        self.times.event.append(time.perf_counter() - start)
         self._reference.learn(event.user_id, event.item_id)
         item = worker.shared.catalogue.see(event.item_id)
         self.interests.learn(worker.partition.world, event.user_id, item)

@@ -34,15 +34,11 @@ class Tally:
         self._shown.update(items.tolist())
 
     def figures(self, items: int) -> dict[str, float]:
-        """By name; coverage is the share of `items` that stood among the first 20 of a sampled event."""
+        """By name; coverage, where it was noted, is the share of `items` that stood among the first 20 for somebody."""
         n = max(self.tested, 1)
         rates = {f"hr@{cut}": int(hits) / n for cut, hits in zip(CUTS, self._hits, strict=True)}
-        return {
-            **rates,
-            "ndcg@20": self._gain / n,
-            "mrr": self._reciprocal / n,
-            "coverage": len(self._shown) / max(items, 1),
-        }
+        coverage = {"coverage": len(self._shown) / max(items, 1)} if self._shown else {}
+        return {**rates, "ndcg@20": self._gain / n, "mrr": self._reciprocal / n, **coverage}
 
 
 @njit(cache=True)
