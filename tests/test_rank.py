@@ -7,7 +7,7 @@ from streamer.events import Item
 from streamer.model.experts import NAMES
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
-from streamer.pipeline.rank import DENSE, SPARSEST, Filters, Ranked, Ranker
+from streamer.pipeline.rank import EVERY, SAMPLED, Filters, Ranked, Ranker
 from tests.pipeline_world import ITEMS, T0, Line, click
 
 STEP_MS = 1000
@@ -162,9 +162,9 @@ def test_filters_that_leave_few_of_the_best_go_on_to_the_rest() -> None:
     assert shop.names(2, filters=Filters(a_category=1)) == ["more 99", "tent"]
 
 
-def test_the_sample_that_the_mix_learns_from_thins_out_and_never_ends() -> None:
+def test_the_sample_that_the_mix_learns_from_is_bounded_between_checkpoints() -> None:
     ranker = Shop().ranker
-    due = [ranker.due() for _ in range(300_000)]
-    assert all(due[:DENSE])
-    assert 300_000 / SPARSEST < sum(due) < 10 * 300_000 / SPARSEST
-    assert sum(due[-10 * SPARSEST :]) == 10
+    for _ in range(3):
+        due = [ranker.due() for _ in range(10_000)]
+        assert [n for n, is_due in enumerate(due, start=1) if is_due] == [EVERY * n for n in range(1, SAMPLED + 1)]
+        ranker.renew()

@@ -16,7 +16,8 @@ from streamer.pipeline.space import ItemSpace
 
 BECAUSE: Final = 3  # items named behind a recommendation: enough for a sentence
 LOOK_AHEAD: Final = 4  # candidates sorted for each that is wanted; all are when filters leave too few of these
-DENSE, SPARSEST = 8, 256  # how the sample that the mix learns from thins out: see `Ranker.due`
+EVERY: Final = 8  # of this many events the mix learns from one
+SAMPLED: Final = 8  # and from so many a checkpoint: to score one takes 0.2 ms
 
 
 class Scored(NamedTuple):
@@ -50,7 +51,7 @@ class Ranker:
         self.space = space
         self.mix = mix.new_mix(len(NAMES))
         self._work = experts.scratch(0, 0)
-        self._learned = self._passed = 0
+        self._passed = 0
 
     def user(self, users: Users, slot: int) -> User:
         """What a ranking reads of a user's row."""
@@ -72,17 +73,13 @@ class Ranker:
         return Scored(*experts.evidence(board, models.links, user, now_ms, self._work))
 
     def due(self) -> bool:
-        """Whether the mix learns from the next event; counts it.
-
-        The n-th of the sample comes n / DENSE events after the one before it, and at most SPARSEST: so what it costs to
-        score an event, 0.3 ms, comes to about 1 µs an event.
-        """
+        """Whether the mix learns from the next event; counts it. See `renew`."""
         self._passed += 1
-        if self._passed < min(1 + self._learned // DENSE, SPARSEST):
-            return False
+        return self._passed % EVERY == 0 and self._passed <= EVERY * SAMPLED
+
+    def renew(self) -> None:
+        """A checkpoint: the sample begins anew. So what it costs is bounded in time, however many events there are."""
         self._passed = 0
-        self._learned += 1
-        return True
 
     def learn(self, scored: Scored, history: int, taken: int) -> float | None:
         """Learn that a user with so many events took the item in slot `taken`; log of its probability before that.

@@ -119,6 +119,7 @@ class Workers:
             models += worker.partition.own_items.take(now_ms)[1]
         for worker in self._all:
             worker.apply_models(models)
+            worker.ranker.renew()
 
     def close(self) -> None:
         """Let go of the stores."""
