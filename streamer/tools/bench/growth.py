@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from streamer.settings import Settings
-from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, Samples, total, until
+from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, Samples, has_learned, total, until
 from streamer.tools.bench.stage import Progress, Stage, fill, load, progress_of
 from streamer.tools.bench.window import Cost, cost, moment, process_cpu_s
 from streamer.tools.bench.world import SPAN_MS, World, events
@@ -173,7 +173,7 @@ def _stretch(peer: Peer, progress: Progress, stage: Stage, run: Settings, part: 
 
 def _wait(peer: Peer, progress: Progress, number: int) -> None:
     until(peer, lambda: progress.events() >= number)
-    until(peer, progress.has_learned)
+    until(peer, lambda: has_learned(peer))
 
 
 def _back(stage: Stage, size: Size, known: Users) -> tuple[int, Return]:

@@ -20,7 +20,7 @@ from streamer.engine.topics import topic_specs
 from streamer.errors import StreamerError
 from streamer.events import KINDS
 from streamer.settings import Settings
-from streamer.tools.bench.peer import WORKER, Peer, until
+from streamer.tools.bench.peer import WORKER, Peer, has_learned, until
 from streamer.tools.bench.reading import records
 from streamer.tools.bench.stage import EVENT_TOPICS, Progress, Stage, fill, progress_of
 from streamer.tools.bench.world import Line, World, events
@@ -114,7 +114,7 @@ async def feed(settings: Settings, lines: Iterator[Line], rate: int) -> float:
 
 
 def _wait(peer: Peer, progress: Progress, number: int) -> None:
-    until(peer, lambda: progress.events() >= number and progress.has_learned())
+    until(peer, lambda: progress.events() >= number and has_learned(peer))
 
 
 def _create_topics(settings: Settings) -> None:

@@ -154,6 +154,12 @@ def until(peer: Peer, done: Callable[[], bool], patience_s: float = PATIENCE_S, 
         time.sleep(look_s)
 
 
+def has_learned(peer: Peer) -> bool:
+    """Whether a worker has learned from every signal that there is. It commits that seconds later, with its items."""
+    samples = peer.samples()
+    return bool(samples) and total(samples, "streamer_lag_records", topic="item-signals") == 0
+
+
 def total(samples: Samples, name: str, **labels: str) -> float:
     """The sum of a metric over all samples with these labels."""
     return sum(v for (n, have), v in samples.items() if n == name and labels.items() <= dict(have).items())

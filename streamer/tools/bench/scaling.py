@@ -11,7 +11,7 @@ from typing import NamedTuple
 import msgspec
 
 from streamer.settings import Settings
-from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, total, until
+from streamer.tools.bench.peer import FROZEN_MS, WORKER, Peer, has_learned, total, until
 from streamer.tools.bench.stage import Stage, fill, load, progress_of
 from streamer.tools.bench.window import process_cpu_s
 from streamer.tools.bench.world import World, events
@@ -64,7 +64,7 @@ def _arrangement(stage: Stage, backlog: World, name: str, cores: list[int | None
             load(group, events(backlog))
         before = _used(stage, peers)
         until(peers[0], lambda: progress.events() == backlog.events)
-        until(peers[0], progress.has_learned)
+        until(peers[0], lambda: all(has_learned(peer) for peer in peers))
         spent = [end - start for start, end in zip(before, _used(stage, peers), strict=True)]
     seconds, worker_s, broker_s = spent
     rate = backlog.events / seconds

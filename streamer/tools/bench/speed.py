@@ -20,7 +20,7 @@ from streamer.settings import Settings
 from streamer.tools.bench import kafka_streams, light_job, quix, world
 from streamer.tools.bench.kafka_streams import MissingPeerError
 from streamer.tools.bench.light_worker import LIGHT
-from streamer.tools.bench.peer import PATIENCE_S, WORKER, Peer, python, until, wait_for
+from streamer.tools.bench.peer import PATIENCE_S, WORKER, Peer, has_learned, python, until, wait_for
 from streamer.tools.bench.reading import check_counts, count_ours
 from streamer.tools.bench.stage import Progress, Stage, fill, progress_of, renew_outputs
 from streamer.tools.bench.window import Cost, cost, moment, reach
@@ -158,7 +158,7 @@ def _streamer(run: Settings, stage: Stage, backlog: World, wanted: NDArray[np.in
     with progress_of(run) as progress, Peer(command, run, _log(stage, run), stage.cores.peer) as peer:
         before = reach(peer, stage.broker_pid, round(WARM * backlog.events))
         until(peer, lambda: progress.events() == backlog.events)
-        until(peer, progress.has_learned)
+        until(peer, lambda: has_learned(peer))
         if light and progress.records("item-signals"):
             raise StreamerError("the light job was to learn nothing about items, and did")
         spent = cost(before, moment(peer, stage.broker_pid), run.partitions)

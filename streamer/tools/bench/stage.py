@@ -88,24 +88,6 @@ class Progress:
         """User events committed. Their topics begin at 0 and have no holes: positions count records."""
         return sum(self._positions(EVENT_TOPICS).values())
 
-    def has_learned(self) -> bool:
-        """Whether every signal is committed too."""
-        positions = self._positions(["item-signals"])
-        ends = self._consumer.end_offsets(self._partitions("item-signals"))
-        rest = {tp: positions.get(tp, 0) for tp, end in ends.items() if positions.get(tp, 0) < end}
-        if not rest:
-            return True
-        self._consumer.assign(list(rest))  # markers of transactions count in offsets: only reading tells
-        for tp, position in rest.items():
-            self._consumer.seek(tp, position)
-        give_up_s = time.monotonic() + PATIENCE_S
-        while any(self._consumer.position(tp) < ends[tp] for tp in rest):
-            if self._consumer.poll(timeout_ms=20):
-                return False
-            if time.monotonic() > give_up_s:
-                raise StreamerError("Kafka does not answer a consumer")
-        return True
-
     def records(self, topic: str) -> int:
         """How many records a contract topic has; with transactions, their markers too."""
         return sum(self._consumer.end_offsets(self._partitions(topic)).values())
