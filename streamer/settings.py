@@ -68,7 +68,7 @@ class Settings(BaseSettings):
     data_dir: Path = option(
         Path("streamer-data"), "path", "beside the process; in production a volume of the worker's own"
     )
-    cache_users: int = option(100_000, "users", "about 5 KB each: 500 MB", ge=1000, le=50_000_000)
+    cache_users: int = option(100_000, "users", "about 1 KB each, 4.5 KB at most: 100 MB", ge=1000, le=50_000_000)
     catalogue_items: int = option(
         1_000_000,
         "items",
