@@ -49,6 +49,7 @@ lock: $(UV) ## resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade t
 	$(COMPILE) --extra dev --output-file requirements/dev.lock $(ARGS) pyproject.toml
 	$(COMPILE) --excludes requirements/worker-excludes.txt --constraints requirements/dev.lock --output-file requirements/worker.lock $(ARGS) pyproject.toml
 	$(COMPILE) --group build --constraints requirements/dev.lock --output-file requirements/build.lock $(ARGS)
+	echo 'quixstreams==3.28.1' | $(COMPILE) --output-file streamer/tools/bench/quix_streams.lock $(ARGS) -
 
 clean: ## remove what the targets above made, except the data of workers
 	rm -rf .venv .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache dist

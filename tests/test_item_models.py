@@ -28,6 +28,7 @@ def model(item_id: str, *before: str, events: int = 1) -> ItemModel:
 
 def shop(*names: str) -> Catalogue:
     catalogue = Catalogue(8)
+    catalogue.models.follow_transitions()
     for name in names:
         catalogue.see(name)
     return catalogue
@@ -99,3 +100,11 @@ def test_thousands_of_models_are_linked_while_everything_grows() -> None:
     found = steps(catalogue)
     assert len(found) == 2 * 2999
     assert all(found[names[i - 1], names[i]] == [float(i), 0.0] for i in range(1, 3000))
+
+
+def test_transitions_are_kept_only_for_who_ranks() -> None:
+    catalogue = Catalogue(8)
+    catalogue.see("mug")
+    catalogue.apply_model(model("pan", "mug", events=3))
+    assert catalogue.models.columns(2).events.tolist() == [0, 3]
+    assert steps(catalogue) == {}

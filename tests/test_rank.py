@@ -34,6 +34,7 @@ class Shop:
 
     def __init__(self) -> None:
         self.line = Line()
+        self.ranker = Ranker(self.line.space)
         for one in (
             model("mug", 9),
             model("pan", 3, mug=3.0),
@@ -43,7 +44,6 @@ class Shop:
         ):
             self.line.catalogue.apply_model(one)
         self.line.space.refresh()
-        self.ranker = Ranker(self.line.space)
         self._events = 0
 
     def look(self, *items: str, user_id: str = "ann") -> None:

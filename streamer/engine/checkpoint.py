@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
@@ -154,12 +153,12 @@ class Checkpointer:
     def _account(self, effects: Effects, seconds: float) -> None:
         metrics.CHECKPOINT_SECONDS.observe(seconds)
         metrics.CHECKPOINT_ROWS.inc(len(effects.rows))
-        since_ms = np.array([publication.since_ms for publication in effects.publications], np.int64)
-        waited_ms = np.maximum(self.partition.shared.now_ms() - since_ms[since_ms > 0], 0)
-        metrics.PUBLISH_LATENCY.observe(waited_ms / 1000)
+        now = self.partition.shared.now_ms()
         for cause, count in Counter(publication.first_change for publication in effects.publications).items():
             metrics.PROFILES.labels(cause).inc(count)
         for publication in effects.publications:
+            if publication.since_ms:
+                metrics.PUBLISH_LATENCY.observe(max(now - publication.since_ms, 0) / 1000)
             self._published(publication)
 
 

@@ -14,7 +14,7 @@ the order.
 >>> n, [round(w, 4) for w in tags[0]["weight"].tolist()]
 (1, [1.001, 1.5, 1.5])
 
-Reference: MODEL measurements in the README; Cormode et al. 2009, "Forward decay" (same sums, other bookkeeping).
+Reference: Cormode et al. 2009, "Forward decay" (same sums, other bookkeeping).
 """
 
 from typing import Final

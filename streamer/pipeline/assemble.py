@@ -76,11 +76,6 @@ def currency_code(currency: str) -> int:
     return int.from_bytes(currency.encode(), "little")
 
 
-def currency_name(code: int) -> str:
-    """The inverse of `currency_code`."""
-    return code.to_bytes(4, "little").rstrip(b"\0").decode()
-
-
 def _micros(part: Part) -> NDArray[np.float64]:
     events = part.decoded.events
     if part.kind.name != "purchase":

@@ -117,7 +117,7 @@ def _publish(
 def _tell(reasons: NDArray[np.uint8], why: NDArray[np.int64]) -> NDArray[np.uint8]:
     """Why each profile goes out; never nothing. A heartbeat says first that it is one."""
     tell = reasons | np.where(why == HEARTBEAT, BEAT, 0).astype(np.uint8)
-    return np.where(tell & ~np.uint8(BEAT) | (why == HEARTBEAT), tell, ACTIVE).astype(np.uint8)
+    return np.where(tell, tell, ACTIVE).astype(np.uint8)
 
 
 def _mark_published(

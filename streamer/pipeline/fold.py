@@ -112,7 +112,7 @@ def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  #
 
 @leaf
 def _count_of(ring, event):  # type: ignore[no-untyped-def]
-    """How often the ring has an event id. Without a way out in the middle: so it takes four at a time."""
+    """How often the ring has an event id. Without a way out in the middle, so that it can be vectorised."""
     n = 0
     for j in range(len(ring)):
         n += ring[j] == event

@@ -16,6 +16,7 @@ class ItemModels:
     def __init__(self) -> None:
         self._columns = no_models()
         self._links = Rows(width=4, most=transitions.LINKS)
+        self._follows_transitions = False
         self._waiting: dict[int, ItemModel] = {}  # not linked yet, by slot
 
     @property
@@ -28,6 +29,10 @@ class ItemModels:
         self._reach(items)
         return self._columns.first(items)
 
+    def follow_transitions(self) -> None:
+        """Keep the transitions of models from here on: most of a model's size, and only rankings need them."""
+        self._follows_transitions = True
+
     def apply(self, slot: int, model: ItemModel) -> None:
         """Take in a model."""
         self._reach(slot + 1)
@@ -35,13 +40,13 @@ class ItemModels:
         columns.popularity[slot] = (*model.lately, model.popularity)
         columns.newest[slot], columns.events[slot] = model.ts, model.events
         columns.landmarks[slot] = model.landmark
-        self._waiting[slot] = model
+        if self._follows_transitions:
+            self._waiting[slot] = model
 
     def link(self, table: HashTable) -> None:
         """Link what came since the last call; `table` has the slots of items.
 
-        Costs some 40 µs a model, so it is for those who rank. What names items that are not known yet waits on: at
-        start, models come in any order.
+        What names items that are not known yet waits on: at start, models come in any order.
         """
         waiting, self._waiting = self._waiting, {}
         for slot, model in waiting.items():

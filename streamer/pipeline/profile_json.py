@@ -115,6 +115,7 @@ class Page(NamedTuple):
     because: NDArray[np.int64]  # [n, k, BECAUSE]
     recent_name: NDArray[np.int64]
     recent_at: NDArray[np.int64]
+    places: NDArray[np.int64]  # 0, 1, …: of all recent items
     vectors: NDArray[np.uint8]  # [n, 4·dim]
     model: NDArray[np.uint8]
     what: NDArray[np.int64]
@@ -197,6 +198,7 @@ def write(
         because=top.because,
         recent_name=items.find(recent),
         recent_at=recent_at,
+        places=np.arange(users.most[N_RECENT]),
         vectors=np.ascontiguousarray(vectors, "<f4").view(np.uint8),
         model=literal(model),
         what=told.what,

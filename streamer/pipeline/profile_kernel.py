@@ -1,7 +1,4 @@
-"""The kernel behind `profile_json`: users' numbers to JSON, field by field. `_put_*` return where they ended.
-
-Helpers take single arrays: a tuple of arrays handed on costs two atomic operations an array.
-"""
+"""The kernel behind `profile_json`: users' numbers to JSON, field by field. `_put_*` return where they ended."""
 
 from typing import Final, get_args
 
@@ -61,11 +58,9 @@ def write_profiles(row, users, slots, page, items, tags, out, bound, ends):  # t
         for r in range(page.tag_name.shape[1]):
             if page.tag_name[row, r] != -1:
                 at = _comma(out, at, started)
-                at = _put_name(
-                    out, put(out, at, _TAG), tags.data, tags.at, tags.more_data, tags.more_at, page.tag_name[row, r]
-                )
+                at = _put_name(out, put(out, at, _TAG), tags, page.tag_name[row, r])
                 at = _put_numbers(out, at, page.numbers[row, r], page.last_ts[row, r])
-                at = _put_because(out, put(out, at, _BECAUSE), page.because[row, r], items, recents, recent)
+                at = _put_items(out, put(out, at, _BECAUSE), items, recents, recent, page.because[row, r])
                 at = put(out, at, _CLOSE)
         at = put_base64(out, put(out, at, _VECTOR), page.vectors[row])
         at = put_integer(out, put(out, at, _DIM), page.vectors.shape[1] // 4)
@@ -74,16 +69,14 @@ def write_profiles(row, users, slots, page, items, tags, out, bound, ends):  # t
         first = place(users, s, N_SPEND)
         at = _put_spend(out, put(out, at, _SPEND), users.spends[first : first + head.counts[N_SPEND]])
         at = _put_times(out, at, head)
-        at = _put_items(out, put(out, at, _RECENT), items, recents, recent)
+        at = _put_items(out, put(out, at, _RECENT), items, recents, recent, page.places[: len(recent)])
         at = put(out, at, _CHANGED)
         started = at
         for m in range(page.move_at[row], page.move_at[row + 1]):
             at = put(out, _comma(out, at, started), _WHAT_IS)
             at = put_quoted(out, at, _WHAT_DATA, _WHAT_AT, page.what[m])
             if page.what_tag[m] != -1:
-                at = _put_name(
-                    out, put(out, at, _OF_TAG), tags.data, tags.at, tags.more_data, tags.more_at, page.what_tag[m]
-                )
+                at = _put_name(out, put(out, at, _OF_TAG), tags, page.what_tag[m])
             at = _put_from_to(out, at, page.before[m], page.after[m])
         at = put_text(out, put(out, at, _CAUSE), page.causes[page.cause_at[row] : page.cause_at[row + 1]])
         at = put(out, at, _END)
@@ -93,10 +86,10 @@ def write_profiles(row, users, slots, page, items, tags, out, bound, ends):  # t
 
 
 @leaf
-def _put_name(out, at, data, data_at, more, more_at, which):  # type: ignore[no-untyped-def]
+def _put_name(out, at, names, which):  # type: ignore[no-untyped-def]
     if which >= 0:
-        return put_quoted(out, at, data, data_at, which)
-    return put_quoted(out, at, more, more_at, -2 - which)
+        return put_quoted(out, at, names.data, names.at, which)
+    return put_quoted(out, at, names.more_data, names.more_at, -2 - which)
 
 
 @leaf
@@ -118,44 +111,18 @@ def _put_numbers(out, at, numbers, last_ts):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def _put_because(out, at, because, items, recents, names):  # type: ignore[no-untyped-def]
+def _put_items(out, at, items, recents, names, places):  # type: ignore[no-untyped-def]
+    """The recent items in `places` that have a name; -1 is none."""
     started = at
-    for k in because:
+    for k in places:
         if k >= 0 and names[k] != -1:
-            at = _put_item(
-                out,
-                _comma(out, at, started),
-                items.data,
-                items.at,
-                items.more_data,
-                items.more_at,
-                recents[k].time,
-                names[k],
-            )
+            at = _put_item(out, _comma(out, at, started), items, recents[k].time, names[k])
     return at
 
 
 @leaf
-def _put_items(out, at, items, recents, names):  # type: ignore[no-untyped-def]
-    started = at
-    for k in range(len(names)):
-        if names[k] != -1:
-            at = _put_item(
-                out,
-                _comma(out, at, started),
-                items.data,
-                items.at,
-                items.more_data,
-                items.more_at,
-                recents[k].time,
-                names[k],
-            )
-    return at
-
-
-@leaf
-def _put_item(out, at, data, data_at, more, more_at, time, which):  # type: ignore[no-untyped-def]
-    at = _put_name(out, put(out, at, _ITEM), data, data_at, more, more_at, which)
+def _put_item(out, at, items, time, which):  # type: ignore[no-untyped-def]
+    at = _put_name(out, put(out, at, _ITEM), items, which)
     at = put_integer(out, put(out, at, _TS), time >> 8)
     at = put_quoted(out, put(out, at, _KIND_IS), _KIND_DATA, _KIND_AT, time & 255)
     out[at] = ord("}")

@@ -45,10 +45,11 @@ class Ranked(NamedTuple):
 
 
 class Ranker:
-    """Ranks by all experts, and learns how much each counts."""
+    """Ranks by all experts, and learns how much each counts. Made before models are read: see `follow_transitions`."""
 
     def __init__(self, space: ItemSpace) -> None:
         self.space = space
+        space.catalogue.models.follow_transitions()
         self.mix = mix.new_mix(len(NAMES))
         self._work = experts.scratch(0, 0)
         self._passed = 0

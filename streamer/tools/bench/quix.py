@@ -1,8 +1,6 @@
 """How to run the Quix Streams peer: its packages, as locked, in a directory of their own before ours.
 
-It wants an older pydantic than we have, so the two cannot be installed together. `quix_streams.lock` was made with
-`echo quixstreams==3.28.1 | uv pip compile --universal --python-version 3.11 --generate-hashes --no-header
---no-emit-index-url - -o streamer/tools/bench/quix_streams.lock`.
+It wants an older pydantic than we have, so the two cannot be installed together. `make lock` makes `quix_streams.lock`.
 """
 
 import hashlib
