@@ -6,7 +6,8 @@ from typing import Literal, Protocol
 import msgspec
 
 from streamer.events import Item
-from streamer.profile import Profile
+from streamer.profile import Change, Profile
+from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Subscription
 
 PartitionState = Literal["restoring", "running", "stopping"]
@@ -26,6 +27,10 @@ class NotOwner(Exception):  # noqa: N818 - an answer, not a fault
     def __init__(self, partition: int, owner_url: str | None) -> None:
         super().__init__(f"partition {partition} is owned by {owner_url or 'nobody yet'}")
         self.partition, self.owner_url = partition, owner_url
+
+
+class SwitchedOff(Exception):  # noqa: N818 - an answer, not a fault
+    """This worker does not do what is asked for, by its settings; says which one turns it on."""
 
 
 class TopicPosition(msgspec.Struct, frozen=True):
@@ -61,6 +66,85 @@ class Status(msgspec.Struct, frozen=True):
     partitions: tuple[PartitionStatus, ...] = ()
 
 
+class FoundUser(msgspec.Struct, frozen=True):
+    """A user whom this worker knows; `as_of` is the newest ts (ms) applied."""
+
+    user_id: str
+    as_of: int
+
+
+class FoundUsers(msgspec.Struct, frozen=True):
+    """Users whose ids begin with `prefix`, in order of id; without a prefix those in memory, the newest first.
+
+    Only this worker's own users. `more`: there are others.
+    """
+
+    prefix: str
+    users: tuple[FoundUser, ...]
+    more: bool
+
+
+class TagShare(msgspec.Struct, frozen=True):
+    """What part of a user's interests a tag is, and was over the recent past; as in the profile."""
+
+    tag: str
+    share: float
+    recent: float
+
+
+class PastVersion(msgspec.Struct, frozen=True):
+    """What a published version of a profile said; `interests` strongest first."""
+
+    version: int
+    as_of: int
+    published_at: int
+    interests: tuple[TagShare, ...]
+    changed: tuple[Change, ...]
+
+
+class History(msgspec.Struct, frozen=True):
+    """The published versions of a profile that this worker remembers, oldest first.
+
+    It forgets: `since` (Unix ms) is from when on all of the user's versions are here. A user who was not published since
+    has none.
+    """
+
+    user_id: str
+    since: int
+    versions: tuple[PastVersion, ...]
+
+
+class MapTag(msgspec.Struct, frozen=True):
+    """A tag on the map: its part of all interests there, how many of the users have it, and where it lies (-1 to 1)."""
+
+    tag: str
+    share: float
+    users: int
+    x: float
+    y: float
+
+
+class MapPoint(msgspec.Struct, frozen=True):
+    """A user on the map, at the mean of the user's tags by share; `top` is the strongest of them."""
+
+    user_id: str
+    x: float
+    y: float
+    top: str
+
+
+class InterestMap(msgspec.Struct, frozen=True):
+    """Which interests go together: tags that the same people have lie close to each other.
+
+    Made from `points`, a sample of the `users` whom this worker has in memory, at `made_at` (Unix ms).
+    """
+
+    users: int
+    made_at: int
+    tags: tuple[MapTag, ...]
+    points: tuple[MapPoint, ...]
+
+
 class WorkerView(Protocol):
     """The worker as serving sees it. Every method is called on the event loop and must return at once."""
 
@@ -69,6 +153,26 @@ class WorkerView(Protocol):
 
     def item(self, item_id: str) -> Item | None:
         """An item of the catalogue, or None for one that is unknown. Any worker knows all items."""
+
+    def recommendations(
+        self,
+        user_id: str,
+        n: int,
+        tag: str | None = None,
+        exclude_seen: bool = True,
+        max_per_category: int | None = None,
+    ) -> Recommendations | None:
+        """What the user may take next, best first; None for an unknown user. Raises NotReady, NotOwner, SwitchedOff.
+
+        Only items with `tag`, and at most so many of one category, where these are given; with `exclude_seen` none of
+        the user's recent items.
+        """
+
+    def similar(self, item_id: str, n: int) -> SimilarItems | None:
+        """The items most alike; None for an unknown item. Any worker knows all items. Raises SwitchedOff."""
+
+    def quality(self) -> Quality:
+        """How well this worker predicts what its users take, measured on a sample of events. Raises SwitchedOff."""
 
     def readiness(self) -> tuple[bool, str]:
         """Whether this worker can answer for its partitions, and if not why: `restoring 3 of 12 partitions, 40 %`."""
