@@ -76,6 +76,11 @@ class Settings(BaseSettings):
         ge=1000,
         le=100_000_000,
     )
+    ranking: bool = option(
+        default=True,
+        unit="switch",
+        why="off: no recommendations, and every worker saves what it keeps for them, 3 KB an item with events",
+    )
     rocksdb_cache_mb: int = option(64, "MiB", "one block cache shared by all partitions", ge=8)
 
     # Flow

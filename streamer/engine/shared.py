@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.cache import UserCache
+from streamer.engine.ranking import Ranking
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.decode import Limits
 from streamer.pipeline.gate import Thresholds
@@ -30,6 +31,7 @@ class Shared(NamedTuple):
     cache: UserCache
     catalogue: Catalogue
     space: ItemSpace
+    ranking: Ranking | None  # None: switched off
     limits: Limits
     policy: Policy
     half_lives_ms: NDArray[np.float64]
@@ -53,6 +55,7 @@ def shared_state(settings: Settings) -> Shared:
         cache=UserCache(settings.cache_users, shape),
         catalogue=catalogue,
         space=space,
+        ranking=Ranking(space) if settings.ranking else None,
         limits=Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms),
         policy=Policy(
             Thresholds(

@@ -12,16 +12,19 @@ from streamer import __version__, metrics
 from streamer.engine.engine import Engine
 from streamer.engine.ingest import Ingest
 from streamer.engine.partition import Partition
+from streamer.engine.ranking import Ranking
 from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
 from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
 from streamer.pipeline import publish
 from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
+from streamer.pipeline.recommend import Wanted
 from streamer.pipeline.rows import unpack
 from streamer.profile import Change, Profile
+from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Feed, Subscription
-from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, TopicPosition
+from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, SwitchedOff, TopicPosition
 from streamer.settings import Settings
 
 KEPT_PROFILES: Final = 2000  # 10 MB: all whom a person can look up after seeing them change
@@ -82,22 +85,60 @@ class View:
 
         Raises NotReady or NotOwner.
         """
+        found = self._find(user_id)
+        return None if found is None else self._read(*found, user_id)
+
+    def recommendations(
+        self,
+        user_id: str,
+        n: int,
+        *,
+        tag: str | None = None,
+        exclude_seen: bool = True,
+        max_per_category: int | None = None,
+    ) -> Recommendations | None:
+        """What the user may take next, as of the last batch; None for an unknown user.
+
+        Raises NotReady, NotOwner, or SwitchedOff.
+        """
+        ranking, found = self._ranking, self._find(user_id)
+        if found is None:
+            return None
+        partition, users, slot = found
+        world = partition.world._replace(users=users)
+        return ranking.recommend(world, slot, user_id, Wanted(n, tag, exclude_seen, max_per_category))
+
+    def similar(self, item_id: str, n: int) -> SimilarItems | None:
+        """The items most alike; None for an unknown item. Raises SwitchedOff."""
+        return self._ranking.similar(item_id, n)
+
+    def quality(self) -> Quality:
+        """How well this worker predicts. Raises SwitchedOff."""
+        return self._ranking.quality()
+
+    @property
+    def _ranking(self) -> Ranking:
+        ranking = self._engine.shared.ranking
+        if ranking is None:
+            raise SwitchedOff("this worker does not rank: set STREAMER_RANKING=true on every worker")
+        return ranking
+
+    def _find(self, user_id: str) -> tuple[Partition, Users, int] | None:
+        """The user's columns and slot, in memory or read from the store; None for an unknown user."""
         partition = self._partition(user_id)
         key = user_id.encode()
         cache = self._engine.shared.cache
         slot = cache.find(partition.number, key)
         if slot is not None:
-            return self._read(partition, cache.users, slot, user_id)
+            return None if _is_blank(cache.users, slot) else (partition, cache.users, slot)
         row = partition.store.get(USER + key) if partition.store else None
         if row is None:
             return None
         clear(self._scratch, _FIRST)
         unpack(self._scratch, _FIRST, [row])
-        return self._read(partition, self._scratch, 0, user_id)
+        return partition, self._scratch, 0
 
-    def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile | None:
-        if users.head["counts"][slot, N_SEEN] == 0:
-            return None  # a blank slot: all that came of this user was turned away
+    def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile:
         why = self._last.why(user_id, int(users.head["version"][slot]))
         profile = publish.profile(partition.world._replace(users=users), slot, user_id)
         return msgspec.structs.replace(profile, changed=why.changed, cause=why.cause)
@@ -157,6 +198,11 @@ class View:
         if user_id is not None:
             self._partition(user_id)
         return self._feed.subscribe(user_id, per_second)
+
+
+def _is_blank(users: Users, slot: int) -> bool:
+    """Whether all that came of the user in this slot was turned away."""
+    return bool(users.head["counts"][slot, N_SEEN] == 0)
 
 
 def _total(counter: object, name: str, **labels: tuple[str, ...]) -> int:

@@ -3,7 +3,7 @@ and that only when it learns.
 """
 
 from collections import Counter
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,16 @@ class Ranker:
             for c, because in zip(chosen, reasons, strict=True)
         ]
 
+    def nearest(self, slot: int, n: int) -> list[tuple[int, float]]:
+        """The n items nearest to that in a slot, with their cosines, best first; none while it has no vector."""
+        unit = self.space.board.unit
+        if slot >= len(unit) or not unit[slot].any():
+            return []
+        cosines = unit @ unit[slot]
+        cosines[slot] = -np.inf
+        order = _best(cosines, np.arange(len(unit)), np.flatnonzero(cosines), LOOK_AHEAD * n)
+        return [(other, float(cosines[other])) for other in order if self._offered(other)][:n]
+
     def _choose(self, slots: NDArray[np.int64], utility: NDArray[np.float64], n: int, filters: Filters) -> list[int]:
         """Places of the n best candidates that the filters let through."""
         allowed = np.flatnonzero(self._allowed(slots, filters))
@@ -168,7 +178,9 @@ class Ranker:
         return np.where(items < len(self.space.board.fade), items, -1)
 
 
-def _best(utility: NDArray[np.float64], slots: NDArray[np.int64], allowed: NDArray[np.int64], n: int) -> list[int]:
+def _best(
+    utility: NDArray[np.floating[Any]], slots: NDArray[np.int64], allowed: NDArray[np.int64], n: int
+) -> list[int]:
     """The n best of the `allowed` places, best first; of equals the first in the catalogue."""
     if 0 < n < len(allowed):
         cut = np.partition(utility[allowed], len(allowed) - n)[len(allowed) - n]

@@ -158,6 +158,7 @@ class WorkerView(Protocol):
         self,
         user_id: str,
         n: int,
+        *,
         tag: str | None = None,
         exclude_seen: bool = True,
         max_per_category: int | None = None,
