@@ -54,17 +54,27 @@ class Folded(NamedTuple):
 
 
 def fold(
-    users: Users, events: Columns, order: NDArray[np.int64], half_lives_ms: NDArray[np.float64], batch: int
+    users: Users,
+    events: Columns,
+    order: NDArray[np.int64],
+    half_lives_ms: NDArray[np.float64],
+    batch: int,
+    folded: Folded | None = None,
 ) -> Folded:
     """Apply events to `users` in place.
 
-    `order` is a permutation of the events; `half_lives_ms` f64[3] are those of `model.interests`; `batch` numbers the
-    call, for the cache. Raises nothing: what can be wrong with an event was found before (`pipeline.decode`).
+    `order` is a permutation of the events, or a part of one: then `folded` is what came of the parts before, and is
+    added to. `half_lives_ms` f64[3] are those of `model.interests`; `batch` numbers the call, for the cache. Raises
+    nothing: what can be wrong with an event was found before (`pipeline.decode`).
     """
-    outcome = np.zeros(len(order), np.uint8)
-    predecessors = np.zeros((len(order), PREDECESSORS), np.uint64)
-    _fold(users, events, order, half_lives_ms, batch, outcome, predecessors)
-    return Folded(outcome, predecessors)
+    folded = folded or blank(len(events.slot))
+    _fold(users, events, order, half_lives_ms, batch, folded.outcome, folded.predecessors)
+    return folded
+
+
+def blank(events: int) -> Folded:
+    """What is said of so many events before they are folded."""
+    return Folded(np.zeros(events, np.uint8), np.zeros((events, PREDECESSORS), np.uint64))
 
 
 @leaf
