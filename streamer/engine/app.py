@@ -12,13 +12,15 @@ import faust
 import structlog
 from faust.app.base import BootStrategy
 
-from streamer import __version__
+from streamer import __version__, metrics
 from streamer.engine import warmup
 from streamer.engine.backup_service import Backups
 from streamer.engine.catalogue_reader import CatalogueReader
+from streamer.engine.ends import Ends
 from streamer.engine.engine import Engine
-from streamer.engine.exit import leave
+from streamer.engine.exit import keep_count, leave, note_end
 from streamer.engine.fetching import Batch, Group
+from streamer.engine.gauges import Gauges
 from streamer.engine.ingest import CHANNEL_BATCHES, Handlers, Ingest
 from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
@@ -57,17 +59,23 @@ class App(faust.App):
 def run_worker(settings: Settings) -> int:
     """Run until SIGTERM or Ctrl-C; returns 0. Raises StreamerError for what keeps a worker from starting."""
     data_dir = DataDir(settings.data_dir)
+    ends = Ends(settings.data_dir)
+    keep_count(ends)
     try:
         _require_port(settings)
         wait_for_broker(settings)
         require_topics(settings)
         largest = rejected_bytes(settings)
         warmup.compile_kernels(settings)
+        ends.tell()
         gc.set_threshold(*GARBAGE)
         log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
         asyncio.run(_serve(settings, largest))
         log.info("worker stopped")
-        return 0
+        return note_end(None)
+    except BaseException as exc:
+        note_end(exc)
+        raise
     finally:
         data_dir.close()
 
@@ -138,6 +146,7 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     ]
     handlers = Handlers(engine.acquire, engine.release, lambda: engine.epoch)
     ingest = Ingest(app, settings, groups, handlers)
+    metrics.REGISTRY.register(Gauges(engine, ingest))
     watchdog = Watchdog(settings.stall_ms / 1000, lambda: work_of(engine, ingest))
     app.service(watchdog)
     app.service(reader)

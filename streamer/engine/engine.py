@@ -116,7 +116,6 @@ class Engine:
                 await _close(partition, writers.get(number))
                 self.shared.cache.drop(number)
             metrics.PARTITIONS_OWNED.set(0)
-            metrics.LAG_RECORDS.clear()
             if partitions:
                 log.info("gave up partitions", partitions=sorted(partitions))
 

@@ -196,5 +196,13 @@ class Fetching:
 
     def lag_seconds(self) -> float:
         """Age of the oldest record that is fetched and not handed on; 0 when there is none."""
-        waiting = [buffer.records[0].timestamp for buffer in self._buffers.values() if buffer.records]
-        return max(time.time() - min(waiting) / 1000, 0.0) if waiting else 0.0
+        return max(map(_age_s, self._buffers.values()), default=0.0)
+
+    def lag_seconds_of(self, topic: str, partition: int) -> float:
+        """As `lag_seconds`, of one topic partition."""
+        buffer = self._buffers.get(TopicPartition(self._settings.topic(topic), partition))
+        return 0.0 if buffer is None else _age_s(buffer)
+
+
+def _age_s(buffer: Buffer) -> float:
+    return max(time.time() - buffer.records[0].timestamp / 1000, 0.0) if buffer.records else 0.0

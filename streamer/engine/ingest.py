@@ -209,6 +209,10 @@ class Ingest(Service, ConsumerRebalanceListener):
         """Age of the oldest record that is fetched and not handed on; 0 when there is none."""
         return self.fetching.lag_seconds()
 
+    def lag_seconds_of(self, topic: str, partition: int) -> float:
+        """As `lag_seconds`, of one topic partition."""
+        return self.fetching.lag_seconds_of(topic, partition)
+
     def owner_url(self, partition: int) -> str | None:
         """The URL of the worker that owns a partition, as of the last assignment."""
         topic = self._topics[0]

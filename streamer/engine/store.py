@@ -177,6 +177,10 @@ class Store:
         """A RocksDB property that is a number, e.g. `rocksdb.estimate-num-keys`."""
         return int(self._db.property_int_value(name) or 0)
 
+    def text_property(self, name: str) -> str:
+        """A RocksDB property that is a text, e.g. `rocksdb.cf-write-stall-stats`."""
+        return str(self._db.property_value(name) or "")
+
     def close(self) -> None:
         """Flush and let go of the directory."""
         self._db.close()

@@ -14,7 +14,7 @@ from aiohttp import ETag, web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamer.events import Item
-from streamer.metrics import HTTP_REQUESTS, HTTP_SECONDS, LAG_RECORDS, LAG_SECONDS, REGISTRY
+from streamer.metrics import HTTP_REQUESTS, HTTP_SECONDS, REGISTRY
 from streamer.profile import Profile
 from streamer.serving import access, assets, stream
 from streamer.serving.forward import forward
@@ -143,12 +143,7 @@ class Api:
         return _health(*self._view.readiness())
 
     async def metrics(self, _: web.Request) -> web.StreamResponse:
-        """Prometheus metrics; how far behind the sources we are is looked up when asked."""
-        status = self._view.status()
-        LAG_SECONDS.set(status.lag_seconds)
-        for partition in status.partitions:
-            for topic in partition.topics:
-                LAG_RECORDS.labels(topic.topic, str(partition.partition)).set(topic.lag)
+        """Prometheus metrics."""
         return web.Response(body=generate_latest(REGISTRY), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def page(self, request: web.Request) -> web.StreamResponse:
