@@ -1,10 +1,12 @@
-"""What we use of Faust and kafka-python beyond what they document. All of it is in here.
+"""What we use of Faust, kafka-python and Python beyond what they document. All of it is in here.
 
 Their versions, mode's and aiokafka's are pinned exactly: tests/test_upstream.py says what we rely on, and fails when a
 new version changes it.
 """
 
+import ssl
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kafka.net.compat import KafkaNetClient as AdminConnection  # closed by us where an admin client fails to start
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     import faust
     from aiohttp import web
 
-__all__ = ["AdminConnection", "bare_web", "let_channels_flow", "murmur2", "owners"]
+__all__ = ["AdminConnection", "bare_web", "certificate_of", "let_channels_flow", "murmur2", "owners"]
 
 
 def let_channels_flow(app: "faust.App") -> None:
@@ -36,3 +38,13 @@ def bare_web(app: "faust.App") -> "web.Application":
     server.blueprints = BlueprintManager()
     application: web.Application = server.web_app
     return application
+
+
+def certificate_of(path: Path) -> dict[str, Any]:
+    """The first certificate of a PEM file, in the form of `SSLSocket.getpeercert`. Raises OSError where there is none.
+
+    Python decodes those of peers only, and only after they passed: what expired cannot be looked at otherwise.
+    """
+    decode = ssl._ssl._test_decode_cert  # type: ignore[attr-defined]
+    certificate: dict[str, Any] = decode(str(path))
+    return certificate
