@@ -6,9 +6,11 @@ scraped (lag, state, disk, RocksDB) is not kept here: engine/gauges.py.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import numpy as np
+from numpy.typing import ArrayLike
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -20,6 +22,9 @@ from prometheus_client import (
     ProcessCollector,
     disable_created_metrics,
 )
+from prometheus_client.core import HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
 
 from streamer import __version__
 
@@ -29,7 +34,30 @@ ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
 GCCollector(registry=REGISTRY)
 
-# Edges in seconds. 1 and 60 are objectives: a material change within a second or so, every change within a minute.
+
+class BatchHistogram(Collector):
+    """A histogram that takes many values at once, in about 10 µs; the library's takes 1.4 µs for each."""
+
+    def __init__(self, name: str, what: str, edges: Sequence[float], registry: CollectorRegistry) -> None:
+        self._name, self._what, self._edges = name, what, edges
+        self._counts, self._sum = np.zeros(len(edges) + 1, np.int64), 0.0
+        registry.register(self)
+
+    def observe(self, values: ArrayLike) -> None:
+        """Count values f64[n]."""
+        these = np.asarray(values, np.float64)
+        places = np.searchsorted(self._edges, these)  # an edge belongs to the bucket that it closes
+        self._counts += np.bincount(places, minlength=len(self._counts))
+        self._sum += float(these.sum())
+
+    def collect(self) -> Iterator[Metric]:
+        """As the registry asks for it."""
+        names = [*map(floatToGoString, self._edges), "+Inf"]
+        buckets = list(zip(names, np.cumsum(self._counts).tolist(), strict=True))
+        yield HistogramMetricFamily(self._name, self._what, buckets, self._sum)
+
+
+# Edges in seconds. 1 is the objective, for a material change; the rest of the changes has a minute.
 PUBLISH_EDGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 # A checkpoint costs some 20 ms of transaction at least; the session time-out (10 s) is where others take over.
 CHECKPOINT_EDGES = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -69,11 +97,11 @@ PROFILES = Counter(
     ["cause"],
     registry=REGISTRY,
 )
-PUBLISH_LATENCY = Histogram(
+PUBLISH_LATENCY = BatchHistogram(
     "streamer_publish_latency_seconds",
-    "Time from the append of a record to the commit of the profile that it changed.",
-    buckets=PUBLISH_EDGES,
-    registry=REGISTRY,
+    "Time from the append of a record to the commit of the profile that it changed; changes held back are not in it.",
+    PUBLISH_EDGES,
+    REGISTRY,
 )
 HELD_PROFILES = Gauge(
     "streamer_held_profiles", "Profiles with a small change that waits to be published.", registry=REGISTRY

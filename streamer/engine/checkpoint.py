@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
@@ -156,9 +157,9 @@ class Checkpointer:
         now = self.partition.shared.now_ms()
         for cause, count in Counter(publication.first_change for publication in effects.publications).items():
             metrics.PROFILES.labels(cause).inc(count)
+        since = np.array([each.since_ms for each in effects.publications if each.since_ms])
+        metrics.PUBLISH_LATENCY.observe(np.maximum(now - since, 0) / 1000)
         for publication in effects.publications:
-            if publication.since_ms:
-                metrics.PUBLISH_LATENCY.observe(max(now - publication.since_ms, 0) / 1000)
             self._published(publication)
 
 
