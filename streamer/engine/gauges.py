@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 
 from streamer.engine.engine import Engine
 from streamer.engine.ingest import Ingest
+from streamer.engine.ranking import Ranking
 from streamer.engine.store import Store
 
 # Name of a property of RocksDB: what it is called here, and what it is. Summed over the worker's partitions.
@@ -39,6 +40,9 @@ class Gauges(Collector):
         yield from _state(stores)
         yield from _rocksdb(list(stores.values()))
         yield from self._deployment()
+        ranking = self._engine.shared.ranking
+        if ranking is not None:
+            yield from _model(ranking)
 
     def _lag(self) -> Iterable[Metric]:
         labels = ["topic", "partition"]
@@ -79,6 +83,29 @@ class Gauges(Collector):
             ("disk_size_bytes", "How large the disk of STREAMER_DATA_DIR is.", disk.total),
         ):
             yield GaugeMetricFamily(f"streamer_{name}", what, value)
+
+
+def _model(ranking: Ranking) -> Iterable[Metric]:
+    events = CounterMetricFamily(
+        "streamer_model_events",
+        "Events that were predicted before they were learned from, by users: cold, warm.",
+        labels=["users"],
+    )
+    hits = CounterMetricFamily(
+        "streamer_model_hits",
+        "Of these, whose item stood among the first 20 of a ranker: model, popularity.",
+        labels=["users", "ranker"],
+    )
+    loss = CounterMetricFamily(
+        "streamer_model_log_loss", "Sum of their log loss in nats, by ranker.", labels=["users", "ranker"]
+    )
+    for users, (count, sums) in ranking.meter.totals().items():
+        events.add_metric([users], count)
+        hits.add_metric([users, "model"], sums.hit)
+        hits.add_metric([users, "popularity"], sums.popularity_hit)
+        loss.add_metric([users, "model"], sums.log_loss)
+        loss.add_metric([users, "popularity"], sums.popularity_log_loss)
+    return events, hits, loss
 
 
 def _state(stores: dict[int, Store]) -> Iterable[Metric]:

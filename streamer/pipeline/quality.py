@@ -39,6 +39,10 @@ class Meter:
         for sums in (self._total, self._points[-1][1]):
             sums[int(history >= COLD_BELOW)] += (1, *placed)
 
+    def totals(self) -> dict[str, tuple[float, Placed]]:
+        """Since the start, of cold and of warm users: how many events, and the sums of what they were worth."""
+        return {users: (sums[0], Placed(*sums[1:])) for users, sums in zip(("cold", "warm"), self._total, strict=True)}
+
     def quality(self, model: str, weights: dict[str, float]) -> Quality:
         """All of it."""
         cold, warm = map(_scores, self._total)
