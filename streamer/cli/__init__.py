@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamer import __version__
-from streamer.cli import admin, feed, look, measure, serve, state
+from streamer.cli import admin, feed, look, measure, rejected, serve, state
 from streamer.errors import StreamerError
 
 EXIT_CODES = (
@@ -35,6 +35,11 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Measure", "bench", serve.bench),
 )
 GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
+    (
+        "rejected",
+        "What was not taken in, and putting it back.",
+        {"list": rejected.show, "replay": rejected.replay},
+    ),
     ("topics", "Create and check the topics.", {"create": admin.create, "check": admin.check}),
     ("config", "The settings in force.", {"show": admin.show}),
 )

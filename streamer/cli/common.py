@@ -1,5 +1,7 @@
 """What all commands share: options that override the environment, settings with their warnings, and tables."""
 
+import sys
+from datetime import datetime
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +41,37 @@ def load(**options: Any) -> "Settings":
         hint = f"did you mean {near[0]}?" if near else "`streamer config show` lists all"
         structlog.get_logger(__name__).warning(f"{name} is not a setting and is ignored: {hint}")
     return loaded
+
+
+def unix_ms(option: str, text: str, otherwise: str = "") -> int:
+    """Unix milliseconds as they are, or of an ISO 8601 time with its offset. Raises SettingsError.
+
+    `otherwise` is what `option` takes besides a time.
+    """
+    from streamer.errors import SettingsError
+
+    if text.isascii() and text.isdigit():
+        return int(text)
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        time = None
+    if time is None or time.tzinfo is None:
+        raise SettingsError(
+            f"{option} {text}: give {otherwise}a time with its zone as 2026-01-31T12:00:00Z, or Unix ms"
+        )
+    return round(time.timestamp() * 1000)
+
+
+def confirm(*, yes: bool) -> None:
+    """Ask whether to do what was shown; ends the command where the answer is no, or nobody is there to give one."""
+    from streamer.errors import SettingsError
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise SettingsError("nobody is here to ask: look at it with --dry-run, then add --yes")
+    typer.confirm("Do it?", abort=True)
 
 
 def print_summary(summary: "msgspec.Struct", *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ AGES = ((86_400_000, "d"), (3_600_000, "h"), (60_000, "min"), (1000, "s"))
 def profile_parts(profile: Profile, now_ms: int) -> Iterable[Text | Table]:
     """A profile as a heading, its interests as bars, its activity and its recent items."""
     yield Text.assemble(
-        (_plain(profile.user_id), "bold"),
+        (plain(profile.user_id), "bold"),
         f"  version {profile.version}, newest event {age(profile.as_of, now_ms)}, ",
         f"published {age(profile.published_at, now_ms)}",
     )
@@ -31,17 +31,17 @@ def profile_parts(profile: Profile, now_ms: int) -> Iterable[Text | Table]:
         yield Text("changed  ").append_text(_changes(profile.changed))
     yield _interests(profile.interests, now_ms) if profile.interests else Text("no interests yet")
     yield _activity(profile.activity, now_ms)
-    recent = (f"{_plain(item.item_id)} ({item.kind}, {age(item.ts, now_ms)})" for item in profile.recent_items[:RECENT])
+    recent = (f"{plain(item.item_id)} ({item.kind}, {age(item.ts, now_ms)})" for item in profile.recent_items[:RECENT])
     yield Text("recent   " + ", ".join(recent))
 
 
 def change_line(published: Published) -> Text:
     """One line of `watch`: time, user, version, what changed, and the strongest interests."""
     at = datetime.fromtimestamp(published.at_ms / 1000).astimezone().strftime("%H:%M:%S")
-    line = Text.assemble((at, "dim"), "  ", (_plain(published.user_id), "bold"), "  ")
+    line = Text.assemble((at, "dim"), "  ", (plain(published.user_id), "bold"), "  ")
     if published.profile is None:
         return line.append("erased", "red")
-    top = (f"{_plain(interest.tag)} {_percent(interest.share)}" for interest in published.profile.interests[:TOP])
+    top = (f"{plain(interest.tag)} {_percent(interest.share)}" for interest in published.profile.interests[:TOP])
     line.append(f"v{published.profile.version}  ").append_text(_changes(published.profile.changed))
     return line.append("   " + " · ".join(top), "dim")
 
@@ -75,7 +75,7 @@ def _interests(interests: Iterable[Interest], now_ms: int) -> Table:
         column.justify = "right"
     for interest in interests:
         rows.add_row(
-            Text(_plain(interest.tag)),
+            Text(plain(interest.tag)),
             Text(bar(interest.share), "cyan"),
             _percent(interest.share),
             _percent(interest.recent),
@@ -87,11 +87,11 @@ def _interests(interests: Iterable[Interest], now_ms: int) -> Table:
 
 
 def _because(events: Iterable[ItemEvent], now_ms: int) -> str:
-    return ", ".join(f"{_plain(event.item_id)} ({event.kind}, {age(event.ts, now_ms)})" for event in events)
+    return ", ".join(f"{plain(event.item_id)} ({event.kind}, {age(event.ts, now_ms)})" for event in events)
 
 
 def _activity(activity: Activity, now_ms: int) -> Text:
-    spend = ", ".join(f"{amount:,.2f} {_plain(currency)}" for currency, amount in activity.spend.items())
+    spend = ", ".join(f"{amount:,.2f} {plain(currency)}" for currency, amount in activity.spend.items())
     return Text(
         f"activity {activity.clicks:,} clicks, {activity.purchases:,} purchases{' of ' if spend else ''}{spend}, "
         f"first seen {age(activity.first_seen, now_ms)}"
@@ -103,7 +103,7 @@ def _changes(changes: Iterable[Change]) -> Text:
 
 
 def _change(change: Change) -> Text:
-    tag, before, after = _plain(change.tag or ""), change.before or 0.0, change.after or 0.0
+    tag, before, after = plain(change.tag or ""), change.before or 0.0, change.after or 0.0
     match change.what:
         case "interest_added":
             return Text(f"+{tag} {_percent(after)}", "green")
@@ -121,6 +121,6 @@ def _percent(share: float) -> str:
     return f"{share:.0%}" if share >= 0.1 or share == 0 else f"{share:.1%}"
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """`name` with every character that a terminal might obey replaced."""
     return "".join(character if character.isprintable() else "�" for character in name)

@@ -1,13 +1,22 @@
 """Commands about the state of an app: where it stands in its sources, and copies of it."""
 
-import sys
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamer.cli.common import AsJson, Brokers, DataDir, Partitions, TopicPrefix, load, print_rich, table
+from streamer.cli.common import (
+    AsJson,
+    Brokers,
+    DataDir,
+    Partitions,
+    TopicPrefix,
+    confirm,
+    load,
+    print_rich,
+    table,
+    unix_ms,
+)
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -55,14 +64,14 @@ def reset(
     settings = load(brokers=brokers, topic_prefix=topic_prefix, partitions=partitions)
     from streamer.engine.reset import Target, carry_out, plan
 
-    target = Target(None if to == "earliest" else _unix_ms(to), tuple(topic or ()), drop_state)
+    target = Target(None if to == "earliest" else unix_ms("--to", to, "`earliest`, "), tuple(topic or ()), drop_state)
     planned = plan(settings, target)
     if not as_json:
         print_rich(_moves(planned))
         typer.echo(_summary(planned))
     doing = not dry_run and planned.changes_anything
     if doing:
-        _confirm(yes=yes)
+        confirm(yes=yes)
         planned = carry_out(settings, target)
     if as_json:
         _print_json(planned, done=doing)
@@ -122,31 +131,6 @@ def restore(
     else:
         kept = f", {len(done.kept)} that reach further were left alone" if done.kept else ""
         typer.echo(f"{len(done.restored)} partitions are back in {settings.data_dir}{kept}: start the worker")
-
-
-def _unix_ms(text: str) -> int:
-    """Unix milliseconds as they are, or of an ISO 8601 time with its offset."""
-    from streamer.errors import SettingsError
-
-    if text.isascii() and text.isdigit():
-        return int(text)
-    try:
-        time = datetime.fromisoformat(text)
-    except ValueError:
-        time = None
-    if time is None or time.tzinfo is None:
-        raise SettingsError(f"--to {text}: give `earliest`, a time with its zone as 2026-01-31T12:00:00Z, or Unix ms")
-    return round(time.timestamp() * 1000)
-
-
-def _confirm(*, yes: bool) -> None:
-    from streamer.errors import SettingsError
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise SettingsError("nobody is here to ask: look at it with --dry-run, then add --yes")
-    typer.confirm("Do it?", abort=True)
 
 
 def _moves(planned: "Reset") -> "Table":

@@ -163,11 +163,16 @@ def require_topics(settings: Settings) -> None:
         )
 
 
+def largest_records(settings: Settings, names: list[str]) -> dict[str, int]:
+    """The largest record, in bytes with its headers, that each topic takes as it is now. Raises BrokerError."""
+    with admin_client(settings) as admin:
+        return {name: int(config["max.message.bytes"]) for name, config in _configs(admin, names).items()}
+
+
 def rejected_bytes(settings: Settings) -> int:
     """The largest record, in bytes with its headers, that `rejected` takes as it is now. Raises BrokerError."""
     name = settings.topic("rejected")
-    with admin_client(settings) as admin:
-        return int(_configs(admin, [name])[name]["max.message.bytes"])
+    return largest_records(settings, [name])[name]
 
 
 def describe(differences: Iterable[Difference], severity: Severity) -> list[str]:

@@ -13,6 +13,7 @@ from streamer.events import KINDS, Item
 from streamer.pipeline.decode import Reason
 from streamer.profile import Profile
 from streamer.settings import Settings
+from streamer.tools.rejected import REPLAYED
 
 BINDING = "0.5.0"  # of AsyncAPI's Kafka bindings
 BINARY = "application/octet-stream"
@@ -109,7 +110,9 @@ def _channels() -> dict[str, Channel]:
                 "userErased": Message("User erased", "Null: the user was erased.", USER_KEY, {"type": "null"}),
             },
         ),
-        "rejected": Channel("Records that were not taken in, and why.", ("send",), {"rejected": _rejected()}),
+        "rejected": Channel(
+            "Records that were not taken in, and why.", ("send",), {"rejected": _rejected(), "replayed": _replayed()}
+        ),
         "itemSignals": _internal("What events teach about items, on its way to each item's owner."),
         "itemModels": _internal("Every item's model, published by its owner, read by every worker."),
         "changelog": _internal("State of users and items, one row a key."),
@@ -123,6 +126,12 @@ def _event(struct: type[msgspec.Struct]) -> Message:
 def _rejected() -> Message:
     summary = "The record as it came, its own headers first; if a name stands twice, the last one is ours."
     return Message("Rejected", summary, "as it came", {}, BINARY, _headers(REJECTED_HEADERS))
+
+
+def _replayed() -> Message:
+    summary = "The record in `rejected` that is the source was put back into its topic."
+    headers = REJECTED_HEADERS | {"reason": {"const": REPLAYED}}
+    return Message("Replayed", summary, "null", {"type": "null"}, headers=_headers(headers))
 
 
 def _internal(summary: str) -> Channel:
