@@ -8,6 +8,7 @@ scraped (lag, state, disk, RocksDB) is not kept here: engine/gauges.py.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Final, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -27,6 +28,9 @@ from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from streamer import __version__
+from streamer.events import KINDS
+from streamer.pipeline.decode import Reason
+from streamer.profile import What
 
 disable_created_metrics()  # type: ignore[no-untyped-call] # when a series began: half of a scrape, of use to nobody
 REGISTRY = CollectorRegistry()
@@ -83,9 +87,11 @@ FETCHED_BYTES = Gauge(
 BATCH_RECORDS = Histogram(
     "streamer_batch_records", "Records in one batch handed to the pipeline.", buckets=BATCH_EDGES, registry=REGISTRY
 )
+# Of a batch, of what is learned of items, of a checkpoint. `send` and `commit` wait for Kafka most of their time.
+STAGES: Final = ("decode", "load", "assemble", "fold", "learn", "refresh", "gate", "send", "commit", "store")
 STAGE_SECONDS = Counter(
     "streamer_stage_seconds_total",
-    "Time spent by stage (decode, load, assemble, fold, learn, refresh, gate, send, commit, store).",
+    f"Time spent by stage: {', '.join(STAGES)}.",
     ["stage"],
     registry=REGISTRY,
 )
@@ -93,7 +99,7 @@ STAGE_SECONDS = Counter(
 # What goes out
 PROFILES = Counter(
     "streamer_profiles_published_total",
-    "Profiles published, by cause: the first kind of change, due (a small change held back until now) or heartbeat.",
+    "Profiles published, by cause: the first of what changed; activity: a small change that was held back until now.",
     ["cause"],
     registry=REGISTRY,
 )
@@ -186,6 +192,21 @@ BUILD = Info("streamer_build", "The version that runs.", registry=REGISTRY)
 BUILD.info({"version": __version__})
 
 
+def begin() -> None:
+    """Every series that there can be, at 0: a rate misses the first count of a series that appears with it."""
+    for kind in KINDS:
+        for outcome in ("applied", "duplicate", "rejected"):
+            EVENTS.labels(kind.name, outcome)
+    for outcome in ("applied", "tombstone", "rejected"):
+        EVENTS.labels("item", outcome)
+    for labelled, values in ((REJECTED, get_args(Reason)), (STAGE_SECONDS, STAGES), (PROFILES, get_args(What))):
+        for value in values:
+            labelled.labels(value)
+
+
+begin()
+
+
 def forget() -> None:
     """Start counting anew what a rehearsal of the pipeline counted."""
     for labelled in (EVENTS, REJECTED, STAGE_SECONDS):
@@ -193,6 +214,7 @@ def forget() -> None:
     for plain in (CACHE_HITS, CACHE_MISSES, CACHE_EVICTIONS):
         plain.reset()
     CACHE_USERS.set(0)
+    begin()
 
 
 @contextmanager
