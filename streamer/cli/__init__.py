@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamer import __version__
-from streamer.cli import admin, feed, look, measure, rejected, serve, state
+from streamer.cli import admin, doctor, feed, look, measure, rejected, serve, state
 from streamer.errors import StreamerError
 
 EXIT_CODES = (
@@ -28,6 +28,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Feed", "replay", feed.replay),
     ("Look", "profile", look.profile),
     ("Look", "watch", look.watch),
+    ("Look", "doctor", doctor.doctor),
     ("Keep", "backup", state.backup),
     ("Keep", "restore", state.restore),
     ("Keep", "reset", state.reset),

@@ -117,8 +117,10 @@ def producers(settings: Settings) -> Iterator[Finding]:
                 " keeps it too long",
                 "synchronise the producers' clocks; compare with the check `clock`",
             )
-        elif newest >= 0:
-            yield ok(f"{topic}: the newest record is of {duration(max(-ahead_ms, 0))} ago")
+        else:
+            yield ok(
+                f"{topic}: {f'the newest record is of {duration(max(-ahead_ms, 0))} ago' if newest >= 0 else 'empty'}"
+            )
 
 
 def _newest_times(settings: Settings) -> dict[str, int]:
