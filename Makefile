@@ -36,11 +36,13 @@ check: $(INSTALLED) ## all that CI checks besides the tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m streamer.tools.schemas check
+	$(BIN)/python -m streamer.tools.dashboard.grafana check
 
-fix: $(INSTALLED) ## format, mend what can be mended, write the schemas anew
+fix: $(INSTALLED) ## format, mend what can be mended, write schemas and dashboard anew
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/python -m streamer.tools.schemas write
+	$(BIN)/python -m streamer.tools.dashboard.grafana write
 
 bench: $(INSTALLED) ## a worker beside its peers, its latency and what size costs (ARGS="--report deploy")
 	$(BIN)/streamer bench $(ARGS)
