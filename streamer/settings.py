@@ -9,6 +9,7 @@ import socket
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from annotated_types import Ge, Le
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -18,6 +19,8 @@ from streamer.errors import SettingsError
 
 Milliseconds = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
+
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def option(default: Any, unit: str, why: str, **limits: Any) -> Any:
@@ -52,9 +55,18 @@ class Settings(BaseSettings):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = option(
         "PLAINTEXT", "name", "Kafka's own default"
     )
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = option("PLAIN", "name", "Kafka's own default")
-    sasl_username: str = option("", "text", "for SASL")
-    sasl_password: SecretStr = option(SecretStr(""), "secret", "for SASL")
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = option(
+        "PLAIN", "name", "Kafka's own default"
+    )
+    sasl_username: str = option("", "text", "for PLAIN and SCRAM")
+    sasl_password: SecretStr = option(SecretStr(""), "secret", "for PLAIN and SCRAM")
+    sasl_oauth_token_url: str = option("", "URL", "for OAUTHBEARER: the token endpoint, asked with client credentials")
+    sasl_oauth_client_id: str = option("", "text", "for OAUTHBEARER")
+    sasl_oauth_client_secret: SecretStr = option(SecretStr(""), "secret", "for OAUTHBEARER")
+    sasl_oauth_scope: str = option("", "text", "for OAUTHBEARER; default: what the endpoint gives without being asked")
+    sasl_oauth_cafile: Path | None = option(
+        None, "path", "the authority that signed the token endpoint's certificate; default: the system's"
+    )
     ssl_cafile: Path | None = option(
         None, "path", "the authority that signed the brokers' certificates; default: the system's"
     )
@@ -171,6 +183,19 @@ class Settings(BaseSettings):
     http_token: SecretStr = option(
         SecretStr(""), "secret", "asked of everyone who reads profiles; on loopback nobody else can reach them"
     )
+    http_tls_cert: Path | None = option(None, "path", "certificate (PEM, with its chain): turns TLS on")
+    http_tls_key: Path | None = option(None, "path", "the certificate's key (PEM)")
+    http_tls_client_ca: Path | None = option(
+        None, "path", "whoever reads profiles must show a certificate of this authority (PEM): mutual TLS"
+    )
+    http_cors: str = option("", "origins", "whose pages may use the API, with commas between them; `*`: anybody's")
+    http_rate: float = option(
+        2000.0,
+        "requests/s",
+        "of one client's address, as many at once; about what a worker answers beside its work. 0: no limit",
+        ge=0,
+        le=1e6,
+    )
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "INFO", "name", "one line per thing that an operator may want to know"
@@ -193,6 +218,20 @@ class Settings(BaseSettings):
             )
         return value
 
+    @field_validator("http_cors")
+    @classmethod
+    def _origins(cls, value: str) -> str:
+        wrong = [
+            name
+            for name in split(value)
+            if not re.fullmatch(r"\*|https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d{1,5})?", name)
+        ]
+        if wrong:
+            raise ValueError(
+                f"{', '.join(map(repr, wrong))} is no origin: give it as a browser does, https://shop.example"
+            )
+        return value
+
     @model_validator(mode="after")
     def _no_fights(self) -> "Settings":
         """Settings that fight each other."""
@@ -203,8 +242,11 @@ class Settings(BaseSettings):
             problems.append("recent_half_life_ms is above half_life_ms: lower STREAMER_RECENT_HALF_LIFE_MS")
         if self.cache_users < 2 * self.batch_records:
             problems.append("cache_users must be at least twice batch_records: raise STREAMER_CACHE_USERS")
-        if self.security_protocol.startswith("SASL") and not self.sasl_username:
-            problems.append(f"{self.security_protocol} needs STREAMER_SASL_USERNAME and STREAMER_SASL_PASSWORD")
+        problems += _login_problems(self)
+        if (self.http_tls_cert is None) != (self.http_tls_key is None):
+            problems.append("TLS needs both STREAMER_HTTP_TLS_CERT and STREAMER_HTTP_TLS_KEY")
+        if self.http_tls_client_ca is not None and self.http_tls_cert is None:
+            problems.append("STREAMER_HTTP_TLS_CLIENT_CA needs STREAMER_HTTP_TLS_CERT and STREAMER_HTTP_TLS_KEY")
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -237,6 +279,30 @@ class Settings(BaseSettings):
     def source(self) -> str:
         """Who we are, for headers and logs."""
         return f"{self.app_id}/{self.instance_id or socket.gethostname()}"
+
+
+def split(names: str) -> list[str]:
+    """The parts of a list with commas between them."""
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _login_problems(settings: Settings) -> list[str]:
+    """What is missing to log in at Kafka, or would tell a secret on the way."""
+    problems = []
+    if settings.ssl_keyfile is not None and settings.ssl_certfile is None:
+        problems.append("STREAMER_SSL_KEYFILE needs STREAMER_SSL_CERTFILE")
+    if not settings.security_protocol.startswith("SASL"):
+        return problems
+    how = f"{settings.security_protocol} with {settings.sasl_mechanism}"
+    url = urlsplit(settings.sasl_oauth_token_url)
+    if settings.sasl_mechanism != "OAUTHBEARER":
+        if not (settings.sasl_username and settings.sasl_password.get_secret_value()):
+            problems.append(f"{how} needs STREAMER_SASL_USERNAME and STREAMER_SASL_PASSWORD")
+    elif not (settings.sasl_oauth_client_id and settings.sasl_oauth_client_secret.get_secret_value() and url.hostname):
+        problems.append(f"{how} needs STREAMER_SASL_OAUTH_TOKEN_URL, …_CLIENT_ID and …_CLIENT_SECRET")
+    elif url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+        problems.append("STREAMER_SASL_OAUTH_TOKEN_URL has to begin with https://: the secret is sent there")
+    return problems
 
 
 def unknown_variables() -> list[str]:

@@ -16,6 +16,7 @@ import structlog
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError, KafkaTimeoutError, RequestTimedOutError, SaslAuthenticationFailedError
 
+from streamer.engine import oauth
 from streamer.errors import BrokerError, SettingsError
 from streamer.settings import Settings
 from streamer.upstream import AdminConnection
@@ -35,12 +36,20 @@ SAY_EVERY_S = 5.0  # a line for each attempt would bury everything else
 
 def aiokafka_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments that every aiokafka client takes. Raises SettingsError for certificates that do not load."""
-    return _common(settings) | _tls(settings) | _sasl(settings)
+    options = _common(settings) | _tls(settings) | _sasl(settings)
+    if _has_tokens(settings):
+        from streamer.engine.oauth_aiokafka import AiokafkaTokens  # here: `streamer.client` does without aiokafka
+
+        options["sasl_oauth_token_provider"] = AiokafkaTokens(oauth.tokens(settings))
+    return options
 
 
 def kafka_python_options(settings: Settings) -> dict[str, Any]:
     """Keyword arguments that every kafka-python client takes. Raises SettingsError as `aiokafka_options` does."""
-    return _common(settings) | _tls(settings) | _sasl(settings) | {"bootstrap_timeout_ms": BOOTSTRAP_MS}
+    options = _common(settings) | _tls(settings) | _sasl(settings) | {"bootstrap_timeout_ms": BOOTSTRAP_MS}
+    if _has_tokens(settings):
+        options["sasl_oauth_token_provider"] = oauth.KafkaPythonTokens(oauth.tokens(settings))
+    return options
 
 
 def addresses(settings: Settings) -> list[tuple[str, int]]:
@@ -100,13 +109,20 @@ def _common(settings: Settings) -> dict[str, Any]:
 
 
 def _sasl(settings: Settings) -> dict[str, Any]:
+    """All but the provider of tokens, of which each library has its own kind."""
     if not settings.security_protocol.startswith("SASL"):
         return {}
+    if settings.sasl_mechanism == "OAUTHBEARER":
+        return {"sasl_mechanism": settings.sasl_mechanism}
     return {
         "sasl_mechanism": settings.sasl_mechanism,
         "sasl_plain_username": settings.sasl_username,
         "sasl_plain_password": settings.sasl_password.get_secret_value(),
     }
+
+
+def _has_tokens(settings: Settings) -> bool:
+    return settings.security_protocol.startswith("SASL") and settings.sasl_mechanism == "OAUTHBEARER"
 
 
 def _tls(settings: Settings) -> dict[str, Any]:
@@ -190,6 +206,7 @@ def _reasons() -> Iterator[_Reasons]:
 
 def _connect(settings: Settings) -> KafkaAdminClient:
     """One attempt at an admin client. Raises _NoAnswerError with the reason, BrokerError for refused credentials."""
+    _require_token(settings)
     made: list[AdminConnection] = []
 
     def keep(**config: Any) -> AdminConnection:
@@ -212,7 +229,21 @@ def _connect(settings: Settings) -> KafkaAdminClient:
             ) from exc
 
 
+def _require_token(settings: Settings) -> None:
+    """Have a token first, where there has to be one: the libraries would only say that they could not connect."""
+    if _has_tokens(settings):
+        try:
+            oauth.tokens(settings).token()
+        except oauth.RefusedError:
+            raise
+        except oauth.TokenError as exc:
+            raise _NoAnswerError(str(exc)) from exc
+
+
 def _refused(settings: Settings, reason: Exception) -> BrokerError:
+    if settings.sasl_mechanism == "OAUTHBEARER":
+        who, check = f"the token of client {settings.sasl_oauth_client_id!r}", "STREAMER_SASL_OAUTH_SCOPE"
+        return BrokerError(f"{settings.brokers} refuses {who}: {reason}. Check {check}, and what the brokers accept")
     return BrokerError(
         f"{settings.brokers} refuses user {settings.sasl_username!r} ({settings.sasl_mechanism}): {reason}."
         " Check STREAMER_SASL_USERNAME, STREAMER_SASL_PASSWORD and STREAMER_SASL_MECHANISM"
