@@ -28,6 +28,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Feed", "replay", feed.replay),
     ("Look", "profile", look.profile),
     ("Look", "watch", look.watch),
+    ("Look", "dashboard", look.dashboard),
     ("Look", "doctor", doctor.doctor),
     ("Keep", "backup", state.backup),
     ("Keep", "restore", state.restore),

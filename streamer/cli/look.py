@@ -59,6 +59,37 @@ def watch(
         raise typer.Exit from None
 
 
+def dashboard(
+    *,
+    prometheus: Annotated[
+        str, typer.Option("--prometheus", metavar="URL", help="The Prometheus that scrapes the workers.")
+    ] = "http://localhost:9090",
+    window: Annotated[
+        str, typer.Option("--window", metavar="DURATION", help="What rates look back: four scrapes at least.")
+    ] = "1m",
+    span: Annotated[str, typer.Option("--span", metavar="DURATION", help="How much time totals are of.")] = "1h",
+    as_json: AsJson = False,
+) -> None:
+    """Every panel of the Grafana dashboard with its queries and what they say now, without Grafana.
+
+    Exits 1 when a query has no series: a metric is missing, or no worker is scraped under the job `streamer`.
+
+    Example: streamer dashboard --prometheus http://localhost:9090
+    """
+    load()
+    import msgspec
+
+    from streamer.tools.dashboard.values import read, told
+
+    readings = list(read(prometheus, window, span))
+    if as_json:
+        typer.echo(msgspec.json.encode(readings).decode())
+    else:
+        typer.echo("\n".join(told(readings)))
+    if not all(reading.values for reading in readings):
+        raise typer.Exit(1)
+
+
 def _follow(settings: "Settings", user: str | None, *, from_beginning: bool, limit: int | None, as_json: bool) -> None:
     from itertools import islice
 

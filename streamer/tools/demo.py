@@ -23,6 +23,7 @@ from streamer.engine.topics import create_topics
 from streamer.errors import StreamerError
 from streamer.events import KINDS, Item, UserEvent
 from streamer.settings import Settings
+from streamer.tools.demo_prometheus import tell, watched
 from streamer.tools.demo_view import Outcome, profile_line, progress_line, show
 from streamer.tools.demo_worker import WorkerProcess, free_port
 from streamer.tools.kafka import EmbeddedKafka
@@ -70,7 +71,8 @@ def run(settings: Settings, *, seconds: float | None = None, data: Path | None =
     with signals_unwind(), ExitStack() as started:
         home = Path(started.enter_context(TemporaryDirectory(prefix="streamer-demo-")))
         settings = _start_kafka(settings, home, started, console)
-        report = asyncio.run(Demo(settings, home / "worker.log", console, seconds, data).run())
+        prometheus = started.enter_context(watched(settings, home / "prometheus", console))
+        report = asyncio.run(Demo(settings, home / "worker.log", console, seconds, data, prometheus).run())
     _tell(report, console, as_json=as_json)
     return 0
 
@@ -101,13 +103,20 @@ class Demo:
     """What happens once Kafka is started: a worker starts, events go in, people see profiles, all ends in order."""
 
     def __init__(
-        self, settings: Settings, log: Path, console: Console, seconds: float | None, data: Path | None
+        self,
+        settings: Settings,
+        log: Path,
+        console: Console,
+        seconds: float | None,
+        data: Path | None,
+        prometheus: str | None,
     ) -> None:
         self._settings = settings
         self._log = log
         self._console = console
         self._seconds = seconds
         self._data = data
+        self._prometheus = prometheus  # its URL
         self._said = (0, 0)  # events and profiles of the last line
         self._ready = False
         self._first_s = self._last_s = time.monotonic()  # when the worker was ready, when events last came in
@@ -121,6 +130,8 @@ class Demo:
                 sent = await self._show(stop)
                 stop.clear()
                 await self._drain(sent, stop)
+                if self._prometheus is not None and self._ready:
+                    await asyncio.to_thread(tell, self._prometheus, self._console)
                 with self._console.status("the worker stops …"):
                     await self._worker.stop()
                 await self._outcome.finish()

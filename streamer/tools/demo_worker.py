@@ -32,7 +32,7 @@ class WorkerProcess:
     """
 
     def __init__(self, settings: Settings, log: Path, say: Callable[[str], object]) -> None:
-        self.url = f"http://{_reachable(settings.http_host)}:{settings.http_port}"
+        self.url = f"http://{reachable(settings.http_host)}:{settings.http_port}"
         self._settings = settings
         self._log = log
         self._say = say
@@ -138,7 +138,7 @@ def free_port(host: str, wanted: int) -> int:
     raise StreamerError(f"no port is free on {host}: set STREAMER_HTTP_HOST to an address of this machine")
 
 
-def _reachable(host: str) -> str:
+def reachable(host: str) -> str:
     """How a browser here reaches a worker that listens on `host`."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared, not bound
     return f"[{host}]" if ":" in host else host

@@ -2,7 +2,9 @@
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import groupby
+from operator import attrgetter
 
 import msgspec
 
@@ -48,3 +50,36 @@ def _legend(text: str, labels: Mapping[str, str]) -> str:
     'clicks/3'
     """
     return re.sub(r"{{(\w+)}}", lambda name: labels.get(name[1], ""), text)
+
+
+def told(readings: Iterable[Reading]) -> Iterator[str]:
+    """Lines for people: under each row's title its panels, each with its queries and what they say."""
+    for row, of_row in groupby(readings, attrgetter("row")):
+        yield f"\n{row}"
+        for panel, of_panel in groupby(of_row, attrgetter("panel")):
+            yield f"  {panel}"
+            for reading in of_panel:
+                said = (f"{name} {figure(value, reading.unit)}".strip() for name, value in reading.values.items())
+                yield f"      {reading.query}"
+                yield f"      = {', '.join(said) or 'nothing'}"
+
+
+def figure(value: float | None, unit: str) -> str:
+    """A value in a unit of Grafana's.
+
+    >>> figure(0.125, "percentunit"), figure(2_500_000, "bytes"), figure(12.5, "cps"), figure(0.0421, "s")
+    ('12.5 %', '2.5 MB', '12.5 a second', '0.0421 s')
+    """
+    if value is None:
+        return "not a number"
+    match unit:
+        case "percentunit":
+            return f"{100 * value:.3g} %"
+        case "bytes":
+            return f"{value / 1e6:,.4g} MB"
+        case "cps" | "reqps":
+            return f"{value:,.4g} a second"
+        case "s":
+            return f"{value:,.4g} s"
+        case _:
+            return f"{value:,.4g}"
