@@ -16,14 +16,34 @@ from contextlib import AbstractContextManager
 
 import faust
 import msgspec
+import numpy as np
 from faust.app.base import BootStrategy
 
 from streamer import __version__
 from streamer.events import Item
 from streamer.profile import Activity, Change, Interest, ItemEvent, Profile
-from streamer.serving.feed import Feed, Subscription
+from streamer.recommendation import (
+    Quality,
+    QualityPoint,
+    Recommendation,
+    Recommendations,
+    Scores,
+    SimilarItem,
+    SimilarItems,
+)
+from streamer.serving.feed import Feed, Seen, Subscription
 from streamer.serving.http import faust_options, install
-from streamer.serving.view import NotReady, PartitionStatus, Status, TopicPosition
+from streamer.serving.view import (
+    FoundUser,
+    FoundUsers,
+    History,
+    NotReady,
+    PartitionStatus,
+    PastVersion,
+    Status,
+    Survey,
+    TopicPosition,
+)
 from streamer.settings import Settings, load
 
 SHELVES = {
@@ -139,11 +159,8 @@ class Shop:
         return profile
 
     def profile(self, user_id: str) -> Profile | None:
-        if self.fault:
-            raise self.fault
-        if not self.ready[0]:
-            raise NotReady(self.ready[1], 3)
-        return next((p.profile for p in self.people if p.user_id == user_id), None)
+        person = self._person_called(user_id)
+        return None if person is None else person.profile
 
     def item(self, item_id: str) -> Item | None:
         return CATALOGUE.get(item_id)
@@ -181,8 +198,88 @@ class Shop:
             partitions=partitions,
         )
 
-    def subscribe(self, user_id: str | None, per_second: int | None) -> AbstractContextManager[Subscription]:
-        return self.feed.subscribe(user_id, per_second)
+    def follow(self, user_id: str, last: Seen | None) -> AbstractContextManager[Subscription]:
+        person = self._person_called(user_id)
+        return self.feed.user(user_id, person.profile.version if person else 0, last)
+
+    def follow_all(self, per_second: int, last: Seen | None) -> AbstractContextManager[Subscription]:
+        return self.feed.everyone(per_second, last)
+
+    async def users(self, prefix: str, n: int) -> FoundUsers:
+        chosen = [person for person in self.people if person.user_id.startswith(prefix)]
+        chosen.sort(key=lambda person: person.user_id if prefix else -person.profile.as_of)
+        found = tuple(FoundUser(person.user_id, person.profile.as_of) for person in chosen[:n])
+        return FoundUsers(prefix, found, more=len(chosen) > n)
+
+    def history(self, user_id: str, n: int) -> History | None:
+        person = self._person_called(user_id)
+        if person is None:
+            return None
+        here = self.feed.recent.until(user_id, person.profile.version)[-n:]
+        versions = tuple(msgspec.json.decode(change.value, type=PastVersion) for change in here)
+        return History(user_id, versions[0].published_at if versions else person.profile.published_at, versions)
+
+    async def survey(self, users: int, tags: int) -> Survey:
+        names = sorted(POPULATION)[:tags]
+        entries = [
+            (user, names.index(interest.tag), interest.share)
+            for user, person in enumerate(self.people[:users])
+            for interest in person.profile.interests
+            if interest.tag in names
+        ]
+        user, tag, share = (np.array(column) for column in zip(*entries, strict=True))
+        return Survey(len(self.people), [person.user_id for person in self.people[:users]], names, user, tag, share)
+
+    def recommendations(
+        self,
+        user_id: str,
+        n: int,
+        *,
+        tag: str | None = None,
+        exclude_seen: bool = True,
+        max_per_category: int | None = None,
+    ) -> Recommendations | None:
+        person = self._person_called(user_id)
+        if person is None:
+            return None
+        seen = {event.item_id for event in person.recent} if exclude_seen else set()
+        likes = {interest.tag: interest for interest in person.profile.interests}
+        scored = {
+            item: max((likes[name].share for name in item.tags if name in likes), default=0.0)
+            for item in CATALOGUE.values()
+            if item.item_id not in seen and tag in (None, *item.tags)
+        }
+        total, count = sum(scored.values()) or 1, Counter[str | None]()
+        found = []
+        for item in sorted(scored, key=lambda item: -scored[item]):
+            count[item.category] += 1
+            if count[item.category] <= (max_per_category or n):
+                because = likes[item.tags[0]].because if item.tags[0] in likes else ()
+                share = {"follows": 0.7, "popularity": 0.3}
+                found.append(Recommendation(item.item_id, item.title, scored[item] / total, share, because))
+        return Recommendations(user_id, person.profile.as_of, "shop/1", tuple(found[:n]))
+
+    def similar(self, item_id: str, n: int) -> SimilarItems | None:
+        if item_id not in CATALOGUE:
+            return None
+        shelf = CATALOGUE[item_id].category
+        alike = [item for item in CATALOGUE.values() if item.category == shelf and item.item_id != item_id]
+        items = tuple(SimilarItem(item.item_id, item.title, 0.9 - place / 10) for place, item in enumerate(alike[:n]))
+        return SimilarItems(item_id, "shop/1", items)
+
+    def quality(self) -> Quality:
+        scores = Scores(120, 0.31, 0.29, 4.1, 0.12, 5.2)
+        minutes = range(self.started_at // MINUTE, self.now_ms // MINUTE)
+        points = tuple(QualityPoint(minute * MINUTE, scores, scores) for minute in minutes)
+        return Quality("shop/1", 5, scores, scores, {"follows": 1.0, "popularity": 0.5}, points)
+
+    def _person_called(self, user_id: str) -> Person | None:
+        """Raises what the worker would."""
+        if self.fault:
+            raise self.fault
+        if not self.ready[0]:
+            raise NotReady(self.ready[1], 3)
+        return next((person for person in self.people if person.user_id == user_id), None)
 
 
 def _shares(events: list[ItemEvent], half_life: float) -> dict[str, float]:

@@ -18,6 +18,7 @@ from aiohttp import ClientResponse, ClientSession
 from structlog.testing import capture_logs
 from yarl import URL
 
+from streamer.errors import SettingsError
 from streamer.metrics import REGISTRY
 from streamer.profile import Profile
 from streamer.serving import assets, feed, stream
@@ -296,13 +297,13 @@ class TestAccess:
         async with site.get("/v1/status", headers={"Host": host}) as response:
             assert response.status == 200
 
-    @pytest.mark.parametrize(
-        ("host", "token", "warned"), [("0.0.0.0", "", True), ("0.0.0.0", "x", False), ("::1", "", False)]
-    )
-    async def test_open_door_is_warned_about(self, host: str, token: str, warned: bool) -> None:
-        with capture_logs() as logs:
-            make_app(Shop(people=1), load(http_host=host, http_token=token))
-        assert [entry["log_level"] for entry in logs] == ["warning"] * warned
+    async def test_worker_does_not_start_where_anyone_could_read_profiles(self) -> None:
+        with pytest.raises(SettingsError, match="STREAMER_HTTP_TOKEN"):
+            make_app(Shop(people=1), load(http_host="0.0.0.0"))
+
+    @pytest.mark.parametrize(("host", "token"), [("0.0.0.0", SESAME), ("::1", ""), ("localhost", "")])
+    async def test_worker_starts_behind_a_token_or_on_loopback(self, host: str, token: str) -> None:
+        make_app(Shop(people=1), load(http_host=host, http_token=token))
 
     async def test_app_that_would_listen_elsewhere_is_refused(self) -> None:
         with pytest.raises(ValueError, match="faust_options"):
@@ -367,7 +368,7 @@ class TestChanges:
 
     async def test_stream_of_another_owners_user_is_passed_on(self, serve: Serve) -> None:
         asked, owner = await serve(), await serve()
-        asked.shop.subscribe = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
+        asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
         async with asked.get("/v1/changes?user=user-0001") as response:
             sent = owner.shop.step(owner.shop.people[0])
             assert (await event(response))["id"] == f"user-0001/{sent.version}"
@@ -380,10 +381,10 @@ class TestChanges:
 
 
 def refuse(error: Exception) -> Callable[..., Any]:
-    def subscribe(*_: Any) -> Any:
+    def follow(*_: Any) -> Any:
         raise error
 
-    return subscribe
+    return follow
 
 
 async def status_of(site: Site, path: str) -> int:
@@ -409,7 +410,7 @@ class TestFeed:
     def test_rate_lets_so_many_through_in_a_second(self) -> None:
         now = [0.0]
         source = Feed(clock=lambda: now[0])
-        with source.subscribe(None, 10) as reader:
+        with source.everyone(10) as reader:
             for step in range(100):
                 now[0] = step / 20  # 5 seconds at 20 changes a second
                 source.publish("ann", step, b"{}")
@@ -417,13 +418,13 @@ class TestFeed:
 
     async def test_slow_reader_keeps_what_fits_and_no_more(self) -> None:
         source = Feed()
-        with source.subscribe("ann", None) as reader:
+        with source.user("ann") as reader:
             for version in range(feed.QUEUE + 5):
                 source.publish("ann", version, b"{}")
             got = [await reader.next(1) for _ in range(feed.QUEUE)]
             source.publish("ann", 999, b"{}")
             assert await reader.next(0.01) is None
-        assert reader.dropped
+        assert reader.ended == "slow"
         assert [change.version for change in got if change] == list(range(feed.QUEUE))
 
 

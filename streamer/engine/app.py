@@ -26,10 +26,11 @@ from streamer.engine.kafka_clients import wait_for_broker
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
 from streamer.engine.topics import rejected_bytes, require_topics
-from streamer.engine.view import LastPublished, View
+from streamer.engine.view import View
 from streamer.engine.watchdog import Watchdog, work_of
 from streamer.errors import SettingsError
 from streamer.events import KINDS
+from streamer.serving.access import require_protection
 from streamer.serving.feed import Feed
 from streamer.serving.http import faust_options, install
 from streamer.settings import Settings
@@ -62,6 +63,7 @@ def run_worker(settings: Settings) -> int:
     ends = Ends(settings.data_dir)
     keep_count(ends)
     try:
+        require_protection(settings)
         _require_port(settings)
         wait_for_broker(settings)
         require_topics(settings)
@@ -131,20 +133,19 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     shared = shared_state(settings)
     feed = Feed()
     reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
-    last = LastPublished()
+    engine = Engine(settings, shared, reader, feed.publish, rejected_bytes)
 
-    def published(user_id: str, version: int, value: bytes) -> None:
-        last.note(user_id, value)
-        feed.publish(user_id, version, value)
+    async def release() -> None:
+        feed.move_users()
+        await engine.release()
 
-    engine = Engine(settings, shared, reader, published, rejected_bytes)
     events, items, signals = (app.channel(maxsize=CHANNEL_BATCHES) for _ in range(3))
     groups = [
         Group(tuple(kind.topic for kind in KINDS), events),
         Group(("items",), items),
         Group(("item-signals",), signals),
     ]
-    handlers = Handlers(engine.acquire, engine.release, lambda: engine.epoch)
+    handlers = Handlers(engine.acquire, release, lambda: engine.epoch)
     ingest = Ingest(app, settings, groups, handlers)
     metrics.REGISTRY.register(Gauges(engine, ingest))
     watchdog = Watchdog(settings.stall_ms / 1000, lambda: work_of(engine, ingest))
@@ -155,7 +156,7 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     _agent(app, "events", events, engine.take_events)
     _agent(app, "items", items, engine.take_items)
     _agent(app, "signals", signals, engine.take_signals)
-    install(app, View(settings, engine, ingest, feed, last, watchdog), settings)
+    install(app, View(settings, engine, ingest, feed, watchdog), settings)
     return app
 
 

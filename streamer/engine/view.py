@@ -1,7 +1,6 @@
 """What serving sees of the worker: profiles from the columns or the store, readiness, progress. Only reads."""
 
 import time
-from collections import OrderedDict
 from contextlib import AbstractContextManager
 from typing import Final
 
@@ -9,8 +8,10 @@ import msgspec
 import numpy as np
 
 from streamer import __version__, metrics
+from streamer.engine.cache import IN_FLIGHT
 from streamer.engine.engine import Engine
 from streamer.engine.ingest import Ingest
+from streamer.engine.lookup import find_users, survey
 from streamer.engine.partition import Partition
 from streamer.engine.ranking import Ranking
 from streamer.engine.shared import partition_of
@@ -23,43 +24,32 @@ from streamer.pipeline.recommend import Wanted
 from streamer.pipeline.rows import unpack
 from streamer.profile import Change, Profile
 from streamer.recommendation import Quality, Recommendations, SimilarItems
-from streamer.serving.feed import Feed, Subscription
-from streamer.serving.view import NotOwner, NotReady, PartitionStatus, Status, SwitchedOff, TopicPosition
+from streamer.serving.feed import Feed, Seen, Subscription
+from streamer.serving.view import (
+    FoundUsers,
+    History,
+    NotOwner,
+    NotReady,
+    PartitionStatus,
+    PastVersion,
+    Status,
+    Survey,
+    SwitchedOff,
+    TopicPosition,
+)
 from streamer.settings import Settings
-
-KEPT_PROFILES: Final = 2000  # 10 MB: all whom a person can look up after seeing them change
 
 
 class Why(msgspec.Struct, frozen=True):
     """What a published profile says of itself, beside what can be read off the user's row again."""
 
-    version: int
     changed: tuple[Change, ...]
     cause: str
 
 
 _FIRST: Final = np.zeros(1, np.int64)
 _decode_why = msgspec.json.Decoder(Why).decode
-
-
-class LastPublished:
-    """The latest published profiles as they went to Kafka: rows do not keep why a profile was published."""
-
-    def __init__(self) -> None:
-        self._values: OrderedDict[str, bytes] = OrderedDict()
-
-    def note(self, user_id: str, value: bytes) -> None:
-        """A profile is committed."""
-        self._values[user_id] = value
-        self._values.move_to_end(user_id)
-        if len(self._values) > KEPT_PROFILES:
-            self._values.popitem(last=False)
-
-    def why(self, user_id: str, version: int) -> Why:
-        """What changed in a version, and its cause; empty where that is too long ago."""
-        value = self._values.get(user_id)
-        found = _decode_why(value) if value is not None else None
-        return found if found is not None and found.version == version else Why(version, (), "")
+_decode_past = msgspec.json.Decoder(PastVersion).decode
 
 
 class View:
@@ -71,11 +61,10 @@ class View:
         engine: Engine,
         ingest: Ingest,
         feed: Feed,
-        last: LastPublished,
         watchdog: Watchdog,
     ) -> None:
         self._settings, self._engine, self._ingest, self._feed = settings, engine, ingest, feed
-        self._last, self._watchdog = last, watchdog
+        self._watchdog = watchdog
         # Two slots: a column of one has another memory layout for numba, which would compile everything once more.
         self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
         self._started_at = time.time_ns() // 1_000_000
@@ -139,9 +128,14 @@ class View:
         return partition, self._scratch, 0
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile:
-        why = self._last.why(user_id, int(users.head["version"][slot]))
+        why = self._why(user_id, int(users.head["version"][slot]))
         profile = publish.profile(partition.world._replace(users=users), slot, user_id)
         return msgspec.structs.replace(profile, changed=why.changed, cause=why.cause)
+
+    def _why(self, user_id: str, version: int) -> Why:
+        """What changed in a version, and its cause: rows do not keep it. Empty where that is too long ago."""
+        published = self._feed.recent.find(user_id, version)
+        return Why((), "") if published is None else _decode_why(published.value)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)
@@ -193,11 +187,40 @@ class View:
         )
         return PartitionStatus(partition.number, "running" if self._engine.ready else "restoring", topics)
 
-    def subscribe(self, user_id: str | None, per_second: int | None) -> AbstractContextManager[Subscription]:
-        """Profiles as they are published. Raises NotOwner for a user of another worker."""
-        if user_id is not None:
-            self._partition(user_id)
-        return self._feed.subscribe(user_id, per_second)
+    async def users(self, prefix: str, n: int) -> FoundUsers:
+        """Our users by how their ids begin. Raises NotReady."""
+        return await find_users(self._engine, prefix, n)
+
+    async def survey(self, users: int, tags: int) -> Survey:
+        """What a sample of our users likes. Raises NotReady."""
+        return await survey(self._engine, users, tags)
+
+    def history(self, user_id: str, n: int) -> History | None:
+        """The newest n versions that are remembered; None for an unknown user. Raises NotReady or NotOwner."""
+        found = self._find(user_id)
+        if found is None:
+            return None
+        _, users, slot = found
+        here = self._feed.recent.until(user_id, self._committed_version(users, slot, user_id))
+        versions = tuple(_decode_past(change.value) for change in here[-n:])
+        since = versions[0].published_at if versions else int(users.head["published_at"][slot])
+        return History(user_id, since, versions)
+
+    def follow(self, user_id: str, last: Seen | None) -> AbstractContextManager[Subscription]:
+        """A user's profiles as they are published. Raises NotReady, or NotOwner for a user of another worker."""
+        found = self._find(user_id)
+        version = 0 if found is None else self._committed_version(*found[1:], user_id)
+        return self._feed.user(user_id, version, last)
+
+    def follow_all(self, per_second: int, last: Seen | None) -> AbstractContextManager[Subscription]:
+        """Our users' profiles as they are published."""
+        return self._feed.everyone(per_second, last)
+
+    def _committed_version(self, users: Users, slot: int, user_id: str) -> int:
+        """The version that was published last: one on its way to Kafka counts in the row already."""
+        version, cache = int(users.head["version"][slot]), self._engine.shared.cache
+        on_its_way = users is cache.users and cache.unsaved[slot] & IN_FLIGHT
+        return version - 1 if on_its_way and self._feed.recent.find(user_id, version) is None else version
 
 
 def _is_blank(users: Users, slot: int) -> bool:

@@ -78,6 +78,11 @@ def published_at(row: bytes) -> int:
     return _number(row, "published_at")
 
 
+def as_of(row: bytes) -> int:
+    """The newest ts applied to the user of a stored row, in ms. Reads the row in place."""
+    return _number(row, "as_of")
+
+
 def _number(row: bytes, field: str) -> int:
     start = _HEAD_AT + _OFFSETS[field]
     return int.from_bytes(row[start : start + 8], "little")

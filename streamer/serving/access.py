@@ -1,18 +1,23 @@
 """Who may ask, and what a browser may do with the answer.
 
 On loopback a page of any site could reach us through a name of its own that points at 127.0.0.1 (DNS rebinding): so
-there only our own names are answered. With `http_token` set, everything under /v1/ needs it; health, metrics and the
-page's own files hold nothing personal.
+there only our own names are answered. With `http_token` set, everything under /v1/ needs it, and with
+`http_tls_client_ca` a certificate of that authority; both where both are set. Health, metrics, the API's description
+and the page's own files hold nothing personal.
 """
 
 import hmac
 import ipaddress
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
+from faust.types.web import ResourceOptions
 from yarl import URL
 
+from streamer.errors import SettingsError
+from streamer.serving.endpoints import PROTECTED
 from streamer.serving.problems import Problem
-from streamer.settings import Settings
+from streamer.settings import Settings, split
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
@@ -38,11 +43,26 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def require_protection(settings: Settings) -> None:
+    """Raise SettingsError when everybody on the network could read profiles."""
+    protected = settings.http_token.get_secret_value() or settings.http_tls_client_ca is not None
+    if not is_loopback(settings.http_host) and not protected:
+        raise SettingsError(
+            f"anyone on the network could read profiles at {settings.http_host}: set STREAMER_HTTP_TOKEN,"
+            " or STREAMER_HTTP_TLS_CLIENT_CA for mutual TLS, or STREAMER_HTTP_HOST=127.0.0.1"
+        )
+
+
 def check(request: web.Request, settings: Settings) -> None:
     """Raise a Problem when this request must not be answered."""
     if is_loopback(settings.http_host) and _name(request.host) not in _own_names(settings):
         raise Problem(421, "unknown-host", f"This worker does not answer to the name {request.host!r}.")
-    if request.path.startswith("/v1/") and not _has_token(request, settings):
+    if not request.path.startswith(PROTECTED) or request.method == "OPTIONS":
+        return  # a browser asks with OPTIONS whether it may ask at all, and shows nothing when it does
+    if settings.http_tls_client_ca is not None and not request.get_extra_info("peercert"):
+        authority = "Show a client certificate of the authority of STREAMER_HTTP_TLS_CLIENT_CA."
+        raise Problem(403, "certificate-needed", authority)
+    if not _has_token(request, settings):
         raise Problem(
             401,
             "token-needed",
@@ -51,9 +71,28 @@ def check(request: web.Request, settings: Settings) -> None:
         )
 
 
-async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
-    """A signal handler of aiohttp: the security headers, on every answer."""
-    response.headers.update(SECURITY_HEADERS)
+def add_headers(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """A signal handler of aiohttp: on every answer the security headers, and who answered where nobody says it yet."""
+    more = {**SECURITY_HEADERS, "Vary": "Origin"} if settings.http_cors else SECURITY_HEADERS
+
+    async def add(_: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(more)
+        response.headers.setdefault("X-Answered-By", settings.source)
+
+    return add
+
+
+def cors_options(settings: Settings) -> dict[str, ResourceOptions]:
+    """What pages of which other sites may do, for Faust."""
+    return {
+        origin: ResourceOptions(
+            allow_headers=("Authorization", "If-None-Match", "Last-Event-ID"),
+            allow_methods=("GET",),
+            expose_headers=("ETag", "Retry-After", "X-Answered-By", "X-Profile-Age"),
+            max_age=600,
+        )
+        for origin in split(settings.http_cors)
+    }
 
 
 def _has_token(request: web.Request, settings: Settings) -> bool:

@@ -6,7 +6,13 @@ from typing import NamedTuple
 
 from aiohttp import ETag, web
 
-TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+TYPES = {
+    "html": "text/html",
+    "css": "text/css",
+    "js": "text/javascript",
+    "json": "application/json",
+    "svg": "image/svg+xml",
+}
 
 
 class Asset(NamedTuple):
@@ -20,7 +26,12 @@ class Asset(NamedTuple):
 def load() -> dict[str, Asset]:
     """All files of the page by name."""
     folder = files("streamer.serving") / "static"
-    return {file.name: _asset(file.name, file.read_bytes()) for file in folder.iterdir() if _type(file.name)}
+    return {file.name: asset(file.name, file.read_bytes()) for file in folder.iterdir() if _type(file.name)}
+
+
+def asset(name: str, body: bytes) -> Asset:
+    """One file; its type goes by its name."""
+    return Asset(body, _type(name), hashlib.sha256(body).hexdigest()[:16])
 
 
 def answer(request: web.Request, asset: Asset) -> web.Response:
@@ -32,10 +43,6 @@ def answer(request: web.Request, asset: Asset) -> web.Response:
         response = web.Response(body=asset.body, content_type=asset.content_type, charset="utf-8", headers=headers)
     response.etag = ETag(asset.etag)
     return response
-
-
-def _asset(name: str, body: bytes) -> Asset:
-    return Asset(body, _type(name), hashlib.sha256(body).hexdigest()[:16])
 
 
 def _type(name: str) -> str:

@@ -1,30 +1,51 @@
-"""Questions about another worker's user: asked there, and the answer passed on as it comes, live streams too."""
+"""Questions about another worker's user: asked there, and the answer passed on, live streams as they come."""
 
 import asyncio
+import ssl
+from collections.abc import Callable
 
 from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, web
 from yarl import URL
 
+from streamer.serving.endpoints import EVENTS
 from streamer.serving.problems import unavailable
 from streamer.serving.view import NotOwner
 
 FORWARDED = "X-Streamer-Forwarded"  # on a question that is passed on already: never passed on twice
 ASK_WITH = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID")
-ANSWER_WITH = ("Cache-Control", "Content-Type", "ETag", "Retry-After", "X-Answered-By", "X-Profile-Age")
-TIMEOUT = ClientTimeout(total=None, sock_connect=2, sock_read=30)  # reading: twice a live stream's heartbeat
+ANSWER_WITH = (
+    "Cache-Control",
+    "Content-Type",
+    "ETag",
+    "Retry-After",
+    "WWW-Authenticate",
+    "X-Answered-By",
+    "X-Profile-Age",
+)
+CONNECT_S, ANSWER_S, SILENCE_S = 2, 5, 30  # silence: twice a live stream's heartbeat
 
 
-async def forward(session: ClientSession, request: web.Request, owner: NotOwner) -> web.StreamResponse:
-    """Ask the owner. Raises Problem 503 when none is known, when it is out of reach, or when it asked us."""
-    if owner.owner_url is None or FORWARDED in request.headers:
-        raise unavailable("This user's partition is moving to another worker.", 1)
-    url = URL(owner.owner_url).origin().join(URL(request.raw_path, encoded=True))
-    try:
-        answer = await session.get(url, headers=_headers(request), timeout=TIMEOUT)
-    except (ClientError, TimeoutError) as exc:
-        raise unavailable("The worker that owns this user does not answer.", 2) from exc
-    async with answer:
-        return await _pass_on(request, answer)
+class Forwarder:
+    """Asks other workers. `session` gives Faust's, which is closed with the app; `tls` where workers speak that."""
+
+    def __init__(self, session: Callable[[], ClientSession], tls: ssl.SSLContext | None) -> None:
+        self._session, self._tls = session, tls
+
+    async def ask(self, request: web.Request, owner: NotOwner, *, live: bool) -> web.StreamResponse:
+        """The owner's answer. Raises Problem 503 when no owner is known, or it is out of reach, or it asked us."""
+        if owner.owner_url is None or FORWARDED in request.headers:
+            raise unavailable("This user's partition is moving to another worker.", 1)
+        url = URL(owner.owner_url).origin().join(URL(request.raw_path, encoded=True))
+        timeout = ClientTimeout(total=None if live else ANSWER_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
+        headers, tls = _headers(request), self._tls or True
+        try:
+            asked = self._session().get(url, headers=headers, timeout=timeout, ssl=tls, allow_redirects=False)
+            async with asked as answer:
+                if answer.content_type == EVENTS:
+                    return await _pass_on(request, answer)
+                return web.Response(status=answer.status, body=await answer.read(), headers=_answer_headers(answer))
+        except (ClientError, TimeoutError) as exc:
+            raise unavailable("The worker that owns this user does not answer.", 2) from exc
 
 
 def _headers(request: web.Request) -> dict[str, str]:
@@ -32,9 +53,12 @@ def _headers(request: web.Request) -> dict[str, str]:
     return {**given, FORWARDED: "1", "Accept-Encoding": "identity"}
 
 
+def _answer_headers(answer: ClientResponse) -> dict[str, str]:
+    return {name: answer.headers[name] for name in ANSWER_WITH if name in answer.headers}
+
+
 async def _pass_on(request: web.Request, answer: ClientResponse) -> web.StreamResponse:
-    headers = {name: answer.headers[name] for name in ANSWER_WITH if name in answer.headers}
-    response = web.StreamResponse(status=answer.status, headers=headers)
+    response = web.StreamResponse(status=answer.status, headers=_answer_headers(answer))
     await response.prepare(request)
     try:
         async for chunk in answer.content.iter_any():

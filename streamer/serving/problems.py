@@ -1,7 +1,6 @@
 """Errors on the wire: problem+json (RFC 9457). Says what is wrong and what to do, never what is inside."""
 
 from http import HTTPStatus
-from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -9,34 +8,52 @@ from aiohttp import web
 CONTENT_TYPE = "application/problem+json"
 
 
+class ProblemBody(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as RFC 9457 has it. `type` names it for programs, `detail` says to people what to do.
+
+    `instance` refers to the worker's log, where the fault is its own.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str | None = None
+
+
 class Problem(Exception):  # noqa: N818 - the RFC's word
     """An answer that is an error. `kind` names it for programs, `detail` says to people what to do."""
 
     def __init__(
-        self, status: int, kind: str, detail: str, *, headers: dict[str, str] | None = None, **more: Any
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        *,
+        headers: dict[str, str] | None = None,
+        instance: str | None = None,
     ) -> None:
         super().__init__(detail)
-        self.status, self.kind, self.detail = HTTPStatus(status), kind, detail
-        self.headers, self.more = {"Cache-Control": "no-store", **(headers or {})}, more
+        self.status, self.kind, self.detail, self.instance = HTTPStatus(status), kind, detail, instance
+        self.headers = {"Cache-Control": "no-store", **(headers or {})}
 
     def response(self) -> web.Response:
-        """The answer as problem+json; `more` are its extension members."""
-        body = {
-            "type": f"urn:streamer:problem:{self.kind}",
-            "title": self.status.phrase,
-            "status": self.status.value,
-            "detail": self.detail,
-            **self.more,
-        }
+        """The answer as problem+json."""
+        kind, status = f"urn:streamer:problem:{self.kind}", self.status
+        body = ProblemBody(kind, status.phrase, status.value, self.detail, self.instance)
         return web.Response(
-            status=self.status, body=msgspec.json.encode(body), content_type=CONTENT_TYPE, headers=self.headers
+            status=status, body=msgspec.json.encode(body), content_type=CONTENT_TYPE, headers=self.headers
         )
 
 
 def unavailable(reason: str, retry_after_s: float) -> Problem:
-    """503 with Retry-After, in whole seconds as HTTP wants them, at least one."""
-    seconds = max(1, round(retry_after_s))
-    return Problem(503, "not-ready", reason, headers={"Retry-After": str(seconds)})
+    """503 with Retry-After."""
+    return Problem(503, "not-ready", reason, headers=retry_after(retry_after_s))
+
+
+def retry_after(seconds: float) -> dict[str, str]:
+    """The header that says when to ask again: in whole seconds as HTTP wants them, at least one."""
+    return {"Retry-After": str(max(1, round(seconds)))}
 
 
 def of_http(exc: web.HTTPException) -> Problem:

@@ -1,14 +1,15 @@
 """Live changes as server-sent events (HTML standard, 9.2). One task a reader; all end when the worker stops."""
 
 import asyncio
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import msgspec
 from aiohttp import web
 
 from streamer.metrics import HTTP_STREAMS, HTTP_STREAMS_DROPPED
-from streamer.serving.feed import Change, Subscription
+from streamer.serving.feed import Seen, Subscription
 from streamer.serving.problems import Problem
+from streamer.serving.recent import Change
 
 CONTENT_TYPE = "text/event-stream"
 MAX_STREAMS = 100  # each holds a socket and up to 1 MB of queue
@@ -16,6 +17,7 @@ HEARTBEAT_S = 15.0  # below the minute after which proxies close a silent connec
 WRITE_S = 10.0  # a reader that takes no byte for so long is gone
 RETRY_MS = 2000
 HEADERS = {"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+ENDS = {"slow": "read too slowly", "moved": "the user moves to another worker: ask again"}
 
 
 class Streams:
@@ -31,8 +33,7 @@ class Streams:
             detail = f"{MAX_STREAMS} live streams are open, as many as one worker serves."
             raise Problem(503, "too-many-streams", detail, headers={"Retry-After": "10"})
         response = web.StreamResponse(headers=HEADERS)
-        await response.prepare(request)
-        await self._until_done(asyncio.create_task(self._send(response, reader)))
+        await self._until_done(asyncio.create_task(self._send(request, response, reader)))
         return response
 
     async def close(self, _: web.Application) -> None:
@@ -50,16 +51,27 @@ class Streams:
             self._open.discard(task)
             HTTP_STREAMS.set(len(self._open))
 
-    async def _send(self, response: web.StreamResponse, reader: Subscription) -> None:
+    async def _send(self, request: web.Request, response: web.StreamResponse, reader: Subscription) -> None:
         try:
-            await _write(response, f"retry: {RETRY_MS}\n\n".encode())
-            while not reader.dropped:
+            await response.prepare(request)
+            await _write(response, f"retry: {RETRY_MS}\n\n".encode() + _gap(reader))
+            while reader.ended is None:
                 change = await reader.next(self._heartbeat_s)
                 await _write(response, _skipped(reader) + _event(change))
-            HTTP_STREAMS_DROPPED.inc()
-            await _write(response, _named("dropped", {"reason": "read too slowly", "skipped": reader.skipped}))
+            await _write(response, _end(reader))
         except (ConnectionError, TimeoutError):
             return  # the client is gone
+
+
+def seen(event_id: str | None) -> Seen | None:
+    """What a client says that it got last, in the header Last-Event-ID; None where it says nothing.
+
+    What was never an id of ours is taken for one that is long gone.
+    """
+    if not event_id:
+        return None
+    user_id, _, version = event_id.rpartition("/")
+    return Seen(unquote(user_id), int(version) if version.isascii() and version.isdigit() and len(version) < 12 else -1)
 
 
 async def _write(response: web.StreamResponse, text: bytes) -> None:
@@ -77,6 +89,17 @@ def _event(change: Change | None) -> bytes:
 def _skipped(reader: Subscription) -> bytes:
     skipped, reader.skipped = reader.skipped, 0
     return _named("skipped", {"skipped": skipped}) if skipped else b""
+
+
+def _gap(reader: Subscription) -> bytes:
+    """What was missed is gone: whoever follows has to look at the present profile."""
+    return _named("gap", {"reason": "what was published meanwhile is not remembered"}) if reader.has_gap else b""
+
+
+def _end(reader: Subscription) -> bytes:
+    if reader.ended == "slow":
+        HTTP_STREAMS_DROPPED.inc()
+    return _named("dropped", {"reason": ENDS[str(reader.ended)], "skipped": reader.skipped})
 
 
 def _named(name: str, value: dict[str, str | int]) -> bytes:

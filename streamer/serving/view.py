@@ -1,14 +1,16 @@
 """What serving sees of the worker: a Protocol that the engine implements, and the structs that it answers with."""
 
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from streamer.events import Item
 from streamer.profile import Change, Profile
 from streamer.recommendation import Quality, Recommendations, SimilarItems
-from streamer.serving.feed import Subscription
+from streamer.serving.feed import Seen, Subscription
 
 PartitionState = Literal["restoring", "running", "stopping"]
 
@@ -105,8 +107,7 @@ class PastVersion(msgspec.Struct, frozen=True):
 class History(msgspec.Struct, frozen=True):
     """The published versions of a profile that this worker remembers, oldest first.
 
-    It forgets: `since` (Unix ms) is from when on all of the user's versions are here. A user who was not published since
-    has none.
+    It forgets: nothing that was published after `since` (Unix ms) is missing; what was published before may be.
     """
 
     user_id: str
@@ -145,14 +146,34 @@ class InterestMap(msgspec.Struct, frozen=True):
     points: tuple[MapPoint, ...]
 
 
+class Survey(NamedTuple):
+    """What some users are interested in, as a table: each entry is a user's share of one tag."""
+
+    users_in_memory: int
+    user_ids: list[str]
+    tags: list[str]
+    user: NDArray[np.int64]  # [entries] place in `user_ids`, rising
+    tag: NDArray[np.int64]  # [entries] place in `tags`
+    share: NDArray[np.float64]  # [entries]
+
+
 class WorkerView(Protocol):
-    """The worker as serving sees it. Every method is called on the event loop and must return at once."""
+    """The worker as serving sees it. Every method is called on the event loop, and returns or awaits at once."""
 
     def profile(self, user_id: str) -> Profile | None:
         """The user's profile, or None for an unknown user. Raises NotReady or NotOwner."""
 
+    async def users(self, prefix: str, n: int) -> FoundUsers:
+        """This worker's users by how their ids begin, at most n. Raises NotReady."""
+
+    def history(self, user_id: str, n: int) -> History | None:
+        """The newest n versions that are remembered; None for an unknown user. Raises NotReady or NotOwner."""
+
     def item(self, item_id: str) -> Item | None:
         """An item of the catalogue, or None for one that is unknown. Any worker knows all items."""
+
+    async def survey(self, users: int, tags: int) -> Survey:
+        """The strongest tags, at most so many, of so many of the users in memory, spread evenly. Raises NotReady."""
 
     def recommendations(
         self,
@@ -184,8 +205,11 @@ class WorkerView(Protocol):
     def status(self) -> Status:
         """The worker at a glance."""
 
-    def subscribe(self, user_id: str | None, per_second: int | None) -> AbstractContextManager[Subscription]:
-        """Profiles as they are published (after their commit): of one user, or of all, at most `per_second` of them.
+    def follow(self, user_id: str, last: Seen | None) -> AbstractContextManager[Subscription]:
+        """A user's profiles as they are published (after their commit), and what was missed since `last`.
 
-        `feed.Feed` does all of it. Raises NotOwner for a user of another worker.
+        `feed.Feed` does it. Raises NotReady, or NotOwner for a user of another worker.
         """
+
+    def follow_all(self, per_second: int, last: Seen | None) -> AbstractContextManager[Subscription]:
+        """The same of all users of this worker, at most so many a second."""
