@@ -16,6 +16,7 @@ from streamer import __version__, metrics
 from streamer.engine import warmup
 from streamer.engine.backup_service import Backups
 from streamer.engine.catalogue_reader import CatalogueReader
+from streamer.engine.descriptors import raise_limit
 from streamer.engine.ends import Ends
 from streamer.engine.engine import Engine
 from streamer.engine.exit import keep_count, leave, note_end
@@ -63,6 +64,7 @@ def run_worker(settings: Settings) -> int:
     ends = Ends(settings.data_dir)
     keep_count(ends)
     try:
+        raise_limit(settings.partitions)
         require_protection(settings)
         _require_port(settings)
         wait_for_broker(settings)

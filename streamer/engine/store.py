@@ -17,6 +17,7 @@ from typing import Any, Final
 import structlog
 from rocksdict import BlockBasedOptions, Cache, Checkpoint, DBCompressionType, Options, Rdict, WriteBatch
 
+from streamer.engine.descriptors import OPEN_TABLES
 from streamer.errors import DataDirError
 
 log = structlog.get_logger(__name__)
@@ -84,7 +85,7 @@ def _options(block_cache: Any) -> Any:
     options.set_max_background_jobs(2)
     options.set_compression_type(DBCompressionType.lz4())
     options.set_keep_log_file_num(2)
-    options.set_max_open_files(256)
+    options.set_max_open_files(OPEN_TABLES)
     options.set_level_compaction_dynamic_level_bytes(True)
     blocks = BlockBasedOptions()
     blocks.set_block_cache(block_cache)
