@@ -1,64 +1,74 @@
-// The explorer page. Knows only the HTTP API; the address (#/user/…) says who is shown.
+// The explorer page. Knows only the HTTP API; the address says what is shown.
 
 import { wake } from "./api.js";
 import { $, say } from "./dom.js";
 import * as feed from "./feed.js";
+import * as find from "./find.js";
+import * as hints from "./hints.js";
+import * as map from "./map.js";
+import * as model from "./model.js";
+import * as overview from "./overview.js";
+import * as pair from "./pair.js";
 import * as person from "./person.js";
-import * as status from "./status.js";
+import * as pulse from "./pulse.js";
+import * as route from "./route.js";
+import * as worker from "./worker.js";
 import { ago } from "./words.js";
 
-const PREFIX = "#/user/";
+const VIEWS = { people: person, overview, pair, map, model, worker };
+const PLACES = { people: "people", overview: "people", pair: "pair", map: "map", model: "model", worker: "worker" };
 
-function chosen() {
-  if (!location.hash.startsWith(PREFIX)) return null;
-  try {
-    return decodeURIComponent(location.hash.slice(PREFIX.length));
-  } catch {
-    return null; // someone has cut the address in the middle of a character
+let view = null;
+
+function follow(asked) {
+  const before = view;
+  view = asked.view === "people" ? peopleView(asked) : asked.view;
+  if (before !== view) change(before, view, asked.view);
+  VIEWS[view].show(asked);
+  feed.mark(asked.user);
+  document.title = title(asked);
+}
+
+const peopleView = ({ user, query }) => (user === null ? "overview" : query.get("with") ? "pair" : "people");
+
+function change(before, after, tab) {
+  if (before) VIEWS[before].close();
+  for (const place of new Set(Object.values(PLACES))) $(place).hidden = place !== PLACES[after];
+  for (const link of document.querySelectorAll("nav [data-view]")) {
+    if (link.dataset.view === tab) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
   }
+  document.body.classList.toggle("chosen", after === "people");
+  if (before) scrollTo(0, 0);
+}
+
+function title({ view: name, user, query }) {
+  const names = { map: "map of interests", model: "model", worker: "worker" };
+  const what = names[name] ?? [user, query.get("with")].filter(Boolean).join(" and ");
+  return what ? `${what} · streamer` : "streamer";
 }
 
 function choose(id) {
-  location.hash = PREFIX + encodeURIComponent(id);
+  route.go(route.userAddress(id));
   $("person").focus({ preventScroll: true }); // the list moves on, and readers hear the profile
   if ($("person").getBoundingClientRect().top < 0) $("person").scrollIntoView();
-}
-
-function follow() {
-  const id = chosen();
-  document.body.classList.toggle("chosen", id !== null);
-  person.show(id, () => feed.someone() && choose(feed.someone()));
-  feed.mark(id);
 }
 
 function tick() {
   for (const time of document.querySelectorAll("time[data-ts]")) say(time, ago(Number(time.dataset.ts)));
 }
 
-// A hint opens under its word, within the window.
-document.addEventListener("click", ({ target }) => {
-  const word = target.closest("[popovertarget]");
-  if (!word) return;
-  const { left, bottom } = word.getBoundingClientRect();
-  const tip = $(word.getAttribute("popovertarget"));
-  tip.style.setProperty("--left", `${left}px`);
-  tip.style.setProperty("--top", `${bottom + 8}px`);
-}, { capture: true });
-
-$("find").addEventListener("submit", (event) => {
-  event.preventDefault();
-  const id = $("find-id").value.trim();
-  if (id) choose(id);
-});
-addEventListener("hashchange", () => {
-  const anchor = location.hash && !location.hash.startsWith("#/"); // a place of the page, such as the skip link's
-  if (!anchor) follow();
+$("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the address stays
+  $("main").focus();
 });
 setInterval(tick, 1000);
 
-follow();
+hints.start();
+find.start($("find"), { label: "Find a person", button: "Show", choose });
+route.start(follow);
 feed.start(choose);
-status.start(() => {
+pulse.start(() => {
   wake();
-  person.refresh();
+  VIEWS[view].refresh();
 });

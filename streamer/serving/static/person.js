@@ -1,78 +1,82 @@
-// One person's profile: asked for once, then kept up to date by its own stream.
+// One person: what the system believes, why, how it came about and what may come next.
 
-import { ApiError, follow, get, profilePath } from "./api.js";
+import { skeleton } from "./asked.js";
 import { $, el, say } from "./dom.js";
+import * as find from "./find.js";
+import { hours, recent, totals } from "./activity.js";
+import { interests } from "./interests.js";
 import * as items from "./items.js";
-import { hours, interests, last, made, recent, totals, who } from "./sections.js";
-import { changes } from "./words.js";
+import { moves } from "./moves.js";
+import { next } from "./next.js";
+import { keep } from "./profiles.js";
+import * as route from "./route.js";
+import { last, made, who } from "./sections.js";
+import { changes, sentence } from "./words.js";
 
 const SKELETON_MS = 150; // a quick answer shows no skeleton
 const ANNOUNCE_MS = 5000;
-const box = $("profile");
+const box = $("person");
 
-let shown = null; // { id, parts, version, stop, abort }
+let shown = null; // { id, kept, parts, late }
 let announced = 0;
 
-/** Show a person, or with null the invitation to pick one; `suggest()` picks someone. */
-export function show(id, suggest) {
+/** Show the person whom the address names. */
+export function show({ user, query }) {
+  if (shown?.id === user) return;
   close();
-  document.title = id ? `${id} · streamer` : "streamer";
-  if (document.activeElement !== $("find-id")) $("find-id").value = id ?? ""; // never take away what is being typed
-  if (!id) return invite(suggest);
-  const abort = new AbortController();
-  shown = { id, parts: null, version: 0, abort, stop: () => {} };
-  load(shown);
+  const person = { id: user, parts: null, tag: query.get("tag") };
+  person.late = setTimeout(loading, SKELETON_MS);
+  shown = person;
+  person.kept = keep(user, (profile, live) => draw(person, profile, live), (error, again) => fail(person, error, again));
 }
 
 /** Ask again, after the worker was away. */
 export function refresh() {
-  if (shown) load(shown);
+  shown?.kept.again();
+  for (const part of shown?.parts ?? []) part.refresh?.();
 }
 
-function close() {
+export function close() {
   if (!shown) return;
-  shown.abort.abort();
-  shown.stop();
-  clearTimeout(shown.retry);
+  clearTimeout(shown.late);
+  shown.kept.stop();
+  stopParts(shown);
   shown = null;
+  box.replaceChildren();
 }
 
-async function load(person) {
-  clearTimeout(person.retry);
-  const late = setTimeout(() => person === shown && !person.parts && skeleton(), SKELETON_MS);
-  try {
-    const profile = await get(profilePath(person.id), person.abort.signal);
-    if (person === shown) render(profile);
-  } catch (error) {
-    if (person === shown) fail(person, error);
-  } finally {
-    clearTimeout(late);
-  }
+function stopParts(person) {
+  for (const part of person.parts ?? []) part.stop?.();
+  person.parts = null;
 }
 
-function render(profile) {
-  if (profile.version < shown.version) return;
-  if (!shown.parts) build(shown);
-  shown.version = profile.version;
+function draw(person, profile, live) {
+  clearTimeout(person.late);
+  if (!person.parts) build(person);
   box.setAttribute("aria-busy", "false");
-  for (const part of shown.parts) part.update(profile);
+  for (const part of person.parts) part.update(profile);
   items.fill(box);
+  if (live) announce(profile);
 }
 
 function build(person) {
-  const [head, change, likes, when, sum, things, origin] = [who(), last(), interests(), hours(), totals(), recent(), made()];
-  person.parts = [head, change, likes, when, sum, things, origin];
-  box.replaceChildren(
-    head.node,
+  const [name, sum, change, likes, soon, moved, when, things, origin] = [who(), totals(), last(), interests(person.tag), next(person.id), moves(person.id), hours(), recent(), made()];
+  person.parts = [name, sum, change, likes, soon, moved, when, things, origin];
+  box.replaceChildren(el("div", { class: "sheet profile" },
+    el("div", { class: "head" }, name.node, sum.node),
     change.node,
-    el("div", { class: "columns" }, likes.node, el("div", { class: "side" }, sum.node, when.node, things.node)),
-    origin.node);
-  person.stop();
-  person.stop = follow(`/v1/changes?user=${encodeURIComponent(person.id)}`, (name, profile) => {
-    if (name !== "profile" || person !== shown) return;
-    render(profile);
-    announce(profile);
-  }, (error) => !error && person === shown && load(person));
+    el("div", { class: "columns" },
+      el("div", { class: "main" }, likes.node, moved.node),
+      el("div", { class: "side" }, soon.node, when.node, things.node)),
+    beside(person.id),
+    origin.node));
+}
+
+/** A field for the person to put beside this one. */
+function beside(id) {
+  const form = el("form", { class: "find beside", role: "search", "aria-label": "Compare" });
+  find.start(form, { label: "Put beside", button: "Compare", choose: (other) => route.go(route.userAddress(id, { with: other })) });
+  return form;
 }
 
 function announce(profile) {
@@ -81,49 +85,26 @@ function announce(profile) {
   say($("announce"), `${profile.user_id} changed: ${changes(profile.changed)}`);
 }
 
-function fail(person, error) {
-  if (person.parts && (error.status === 0 || error.status === 503)) return later(person, 3); // what is shown stays; the banner tells
-  person.stop();
-  person.parts = null;
-  if (!(error instanceof ApiError)) throw error;
-  if (error.status === 404) return unknown(person);
-  if (error.status === 503) recovering(person, error);
-  else if (error.status === 401) message("Locked", "Give the access token above to see profiles.");
-  else message("That did not work", error.message, again(person));
-}
-
-function invite(suggest) {
-  message("Pick a person", "Choose someone from the list, or type a user id. You will see what the system believes about that person, and why.",
-    el("button", { type: "button", onclick: suggest }, "Show me someone"));
-}
-
-function unknown(person) {
-  message(`Nobody called “${person.id}” yet`, "No event of this person has been seen. Ids are case-sensitive. As soon as this person does something, the profile appears here.");
-  person.stop = follow(`/v1/changes?user=${encodeURIComponent(person.id)}`, (name, profile) => {
-    if (name === "profile" && person === shown) render(profile);
-  });
-}
-
-function recovering(person, error) {
-  message("Not yet", `${sentence(error.message)} The profile appears here as soon as it can be trusted.`, again(person));
-  later(person, error.retryAfterS || 2);
-}
-
-function later(person, seconds) {
-  clearTimeout(person.retry);
-  person.retry = setTimeout(() => person === shown && load(person), seconds * 1000);
-}
-
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
-const again = (person) => el("button", { type: "button", onclick: () => load(person) }, "Try again");
-
-function message(title, text, ...more) {
+function fail(person, error, again) {
+  clearTimeout(person.late);
+  stopParts(person);
   box.setAttribute("aria-busy", "false");
-  box.replaceChildren(el("div", { class: "message" }, el("h2", {}, title), el("p", {}, text), more));
+  box.replaceChildren(el("div", { class: "sheet" }, obstacle(person.id, error, again)));
 }
 
-function skeleton() {
+/** What to say when there is no profile to show. */
+export function obstacle(id, error, again) {
+  const retry = el("button", { type: "button", class: "quiet", onclick: again }, "Try again");
+  if (error.status === 404) return message(`Nobody called “${id}” yet`, "No event of this person has been seen. Ids are case-sensitive. As soon as this person does something, the profile appears here.");
+  if (error.status === 503) return message("Not yet", `${sentence(error.message)} The profile appears here as soon as it can be trusted.`, retry);
+  if (error.status === 401) return message("Locked", "Give the access token above to see profiles.");
+  return message("That did not work", sentence(error.message), retry);
+}
+
+/** A heading, a sentence, and what one can do. */
+export const message = (title, text, ...more) => el("div", { class: "message" }, el("h2", {}, title), el("p", {}, text), more);
+
+function loading() {
   box.setAttribute("aria-busy", "true");
-  const lines = [60, 35, 90, 75, 62, 50, 38, 30].map((width) => el("i", { "--width": `${width}%` }));
-  box.replaceChildren(el("div", { class: "skeleton" }, el("span", { class: "unseen" }, "Loading the profile"), lines));
+  box.replaceChildren(el("div", { class: "sheet" }, skeleton(8)));
 }

@@ -3,17 +3,22 @@
 const PLAIN = new Intl.NumberFormat("en");
 const SHORT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
 const DAY = new Intl.DateTimeFormat("en", { dateStyle: "medium" });
+const TIME = new Intl.DateTimeFormat("en", { timeStyle: "short", hourCycle: "h23" });
+const SECOND = new Intl.DateTimeFormat("en", { timeStyle: "medium", hourCycle: "h23" });
 const MOMENT = new Intl.DateTimeFormat("en", { dateStyle: "medium", timeStyle: "medium" });
 
 export const count = (n) => (Math.abs(n) < 10000 ? PLAIN.format(n) : SHORT.format(n));
 export const rate = (n) => (n < 10 && n > 0 ? n.toFixed(1) : count(Math.round(n)));
 export const moment = (ms) => MOMENT.format(ms);
 export const day = (ms) => DAY.format(ms);
+export const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 export const times = (lift) => `×${lift < 10 ? lift.toFixed(1) : Math.round(lift)}`;
 
-export function percent(share) {
-  if (share > 0 && share < 0.01) return "<1\u00a0%";
-  return `${Math.round(share * 100)}\u00a0%`;
+/** A share as per cent, with so many digits after the point. */
+export function percent(share, digits = 0) {
+  const least = 10 ** -(digits + 2);
+  if (share > 0 && share < least) return `<${(least * 100).toFixed(digits)}\u00a0%`;
+  return `${(share * 100).toFixed(digits)}\u00a0%`;
 }
 
 export function money(amount, currency) {
@@ -22,6 +27,12 @@ export function money(amount, currency) {
   } catch {
     return `${PLAIN.format(amount)} ${currency}`;
   }
+}
+
+/** A time of an axis that is `length_ms` long: seconds, minutes or the day, whatever tells most. */
+export function clock(ms, length_ms) {
+  if (length_ms > 2 * 86_400_000) return DAY.format(ms);
+  return (length_ms > 1_800_000 ? TIME : SECOND).format(ms);
 }
 
 const STEPS = [[60, 1, "s"], [3600, 60, "min"], [86400, 3600, "h"], [7 * 86400, 86400, "d"]];
@@ -68,4 +79,24 @@ export function changes(list, most = 3) {
   const sorted = [...list].sort((a, b) => size(b) - size(a));
   const more = sorted.length > most ? `, and ${sorted.length - most} more` : "";
   return sorted.slice(0, most).map(change).join(", ") + more;
+}
+
+const EXPERTS = {
+  transitions: ["what comes next", "often follows", "often follows what this person did last"],
+  transitions_long: ["what comes later", "often comes some steps after", "often comes some steps after what this person did"],
+  interests: ["interests", null, "fits the interests"],
+  titles: ["likeness", "is much like", "is much like recent items"],
+  factors: ["taste", "goes well with", "goes with this person's taste as a whole"],
+  popularity_1d: ["popular today", null, "is popular today"],
+  popularity_7d: ["popular this week", null, "is popular this week"],
+  popularity_30d: ["popular this month", null, "is popular this month"],
+};
+
+/** A member of the model's team by a name for people. */
+export const expert = (name) => EXPERTS[name]?.[0] ?? name.replaceAll("_", " ");
+
+/** What a member of the team says of an item: all of it, or the words before the item of the person that led to it. */
+export function expertSays(name, because) {
+  const [, before, alone] = EXPERTS[name] ?? [null, null, `is favoured by ${expert(name)}`];
+  return because && before ? [`${before} `, because] : [alone];
 }
