@@ -6,13 +6,14 @@ import time
 from collections.abc import Iterator
 from difflib import get_close_matches
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from typing import Any, Final
 
 import msgspec
 
 from streamer.engine.kafka_clients import addresses, kafka_python_options
-from streamer.serving.access import is_loopback
+from streamer.errors import SettingsError
+from streamer.serving.access import require_protection
 from streamer.settings import Settings, unknown_variables
 from streamer.tools.doctor.finding import Finding, error, note, ok, warning
 from streamer.tools.doctor.machine import holder
@@ -118,17 +119,15 @@ def http(settings: Settings) -> Iterator[Finding]:
             "other workers are told that address for our users, and it leads them to themselves",
             "set STREAMER_ADVERTISED_URL to what they reach us by, as http://worker-0.streamer:6066",
         )
-    if not is_loopback(settings.http_host) and not settings.http_token.get_secret_value():
-        yield warning(
-            f"STREAMER_HTTP_HOST={settings.http_host} without STREAMER_HTTP_TOKEN",
-            "whoever reaches the port can read every profile",
-            "set a token, the same in all workers",
-        )
+    try:
+        require_protection(settings)
+    except SettingsError as exc:
+        yield error(str(exc), "a worker does not start so (exit code 2)", "set it, the same in all workers")
     host = "localhost" if wildcard else settings.http_host
     if holder(settings.data_dir) is None:
         yield from _free(host, settings.http_port)
     else:
-        yield from _health(host, settings.http_port)
+        yield from _health(host, settings)
 
 
 def _free(host: str, port: int) -> Iterator[Finding]:
@@ -144,8 +143,9 @@ def _free(host: str, port: int) -> Iterator[Finding]:
     )
 
 
-def _health(host: str, port: int) -> Iterator[Finding]:
-    connection = HTTPConnection(host, port, timeout=PROBE_S)
+def _health(host: str, settings: Settings) -> Iterator[Finding]:
+    port = settings.http_port
+    connection = _connection(host, settings)
     try:
         connection.request("GET", "/readyz")
         answer = connection.getresponse()
@@ -163,3 +163,12 @@ def _health(host: str, port: int) -> Iterator[Finding]:
         yield ok(f"the worker on {host}:{port} is ready")
     else:
         yield note(f"the worker on {host}:{port} is not ready: {told.get('reason') or told.get('detail')}")
+
+
+def _connection(host: str, settings: Settings) -> HTTPConnection:
+    """To our own port, whose certificate is for the name that others use."""
+    if settings.http_tls_cert is None:
+        return HTTPConnection(host, settings.http_port, timeout=PROBE_S)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return HTTPSConnection(host, settings.http_port, timeout=PROBE_S, context=context)

@@ -206,7 +206,7 @@ def _trend(before: int, now: int) -> Finding:
         return warning(
             f"{now:,} records behind, and it does not change",
             "workers stand still, restore, or wait for a broker",
-            "`curl …/readyz` tells what each does; see #alert-streamernoprogress in deploy/README.md",
+            "`curl …/readyz` tells what each does; see #alert-noprogress in deploy/README.md",
         )
     return warning(
         f"{now:,} records behind, {-per_second:,.0f} a second more",
