@@ -109,6 +109,13 @@ class Settings(BaseSettings):
     checkpoint_ms: Milliseconds = option(
         500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000
     )
+    checkpoint_backlog_ms: Milliseconds = option(
+        5_000,
+        "ms",
+        "the longest time between checkpoints while there is a backlog, at most half of what it takes to work it off:"
+        " a row is then written once for many events; no more than a quarter of publish_within_ms",
+        le=60_000,
+    )
     checkpoint_rows: int = option(
         5000, "rows", "a partition's checkpoint starts early at this many, so that no cut blocks for long", ge=1
     )

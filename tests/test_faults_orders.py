@@ -195,7 +195,7 @@ class Life:
     async def _hand_on(self) -> None:
         while takes := self._merged():
             batch = [Take(topic, taken.records, taken.after) for topic, taken in takes.items()]
-            await self.engine.take_events(Batch(0, batch, self.engine.epoch, lambda: None))
+            await self.engine.take_events(Batch(0, batch, self.engine.epoch, 0, lambda: None))
             await self.kafka.pause()
 
     def _merged(self) -> dict[str, Taken]:

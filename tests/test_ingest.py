@@ -124,6 +124,16 @@ async def test_backlog_is_read_whole_within_its_memory(
     assert reader.taken == 0
 
 
+async def test_a_backlog_comes_in_large_batches_though_other_topics_are_silent(
+    deployment: Deployment, reader: Reader
+) -> None:
+    """A silent topic's records may be of any size: that makes nobody else's pieces small."""
+    await send(deployment, HOT, [b"x" * 150] * 20_000)
+    await reader.start()
+    await reader.read(20_000)
+    assert len(reader.batches) < 40
+
+
 def test_large_rejected_records_have_a_checkpoint_come_early(deployment: Deployment) -> None:
     partition = Partition(0, shared_state(deployment.settings))
     bad = Rejected("items", 0, 0, b"x" * (1 << 20))

@@ -23,6 +23,7 @@ import numpy as np
 from aiokafka import AIOKafkaProducer, TopicPartition
 
 from streamer import metrics
+from streamer.engine.pace import Pace
 from streamer.engine.partition import Partition
 from streamer.engine.position import Effects
 from streamer.engine.topics import HEADERS_BYTES
@@ -47,6 +48,7 @@ class Checkpointer:
         self._published, self._failpoint = published, failpoint
         self._rejected_bytes = rejected_bytes - HEADERS_BYTES
         self._source = f"/{settings.app_id}".encode()
+        self.pace = Pace(settings)
         self.closed = False  # the partition is given up
 
     async def run(self, *, last: bool = False) -> int:
@@ -63,6 +65,7 @@ class Checkpointer:
                 self.closed = last
                 start = time.perf_counter()
                 effects = partition.cut(last=last)
+                self.pace.restart()
             self._failpoint("after_cut")
             await self._write(effects)
             self._account(effects, time.perf_counter() - start)

@@ -27,10 +27,8 @@ from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
-# When a partition's next checkpoint starts after its last one: soon when little was written, later when much was, so
-# that hot rows are written once for many changes and a lone event is out within 100 ms.
-SOONEST_MS, MS_A_ROW = 5.0, 0.1
 IDLE_MS = 250  # how often we look for held-back changes that are due
+LOOK_S = 0.02  # how often a checkpoint that may wait asks whether it still may
 AT_ONCE = 3  # checkpoints: twelve at once blocked the loop for seconds under load, one at a time leaves the broker idle
 
 
@@ -129,7 +127,9 @@ class Engine:
             partition.changed.clear()
             rows = await self._checkpoint(writer)
             metrics.HELD_PROFILES.set(sum(len(p.held) for p in self.partitions.values()))
-            await asyncio.sleep(min(SOONEST_MS + MS_A_ROW * rows, self.settings.checkpoint_ms) / 1000)
+            await asyncio.sleep(writer.pace.shortest_ms(rows) / 1000)
+            while writer.pace.may_wait() and not writer.closed:  # noqa: ASYNC110 - time itself changes the answer
+                await asyncio.sleep(LOOK_S)
 
     async def checkpoint_all(self) -> None:
         """Checkpoint every partition that has something to write."""
@@ -150,24 +150,32 @@ class Engine:
         """A batch of user events."""
         partition = self._owner(batch)
         if partition is None:
-            return None
+            return
         await self._make_way(partition)
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
         while True:
             try:
-                return await self._apply(batch, lambda partition: partition.apply_events(parts))
+                await self._apply(batch, lambda partition: partition.apply_events(parts))
+                break
             except CacheFullError:
                 await self.checkpoint_all()  # saved users may leave memory
+        if (writer := self._writer(partition)) is not None:
+            writer.pace.applied(sum(len(take.records) for take in batch.takes), batch.waiting)
 
     async def _make_way(self, partition: Partition) -> None:
         """Nothing runs away from checkpoints: what a crash repeats stays small, and so does what waits for one."""
         if not partition.is_full(self.settings.checkpoint_rows):
             return
-        writer = self._checkpointers.get(partition.number)
-        if writer is not None and writer.partition is partition:
+        writer = self._writer(partition)
+        if writer is not None:
             await self._checkpoint(writer)
+
+    def _writer(self, partition: Partition) -> Checkpointer | None:
+        """Who checkpoints a partition; None once it is given up."""
+        writer = self._checkpointers.get(partition.number)
+        return writer if writer is not None and writer.partition is partition else None
 
     async def take_items(self, batch: Batch) -> None:
         """A batch of catalogue changes."""

@@ -35,11 +35,12 @@ class Group(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What one message of a channel is. Whoever takes it says when it is `done`."""
+    """What one message of a channel is: `waiting` records stand behind it. Whoever takes it says when it is `done`."""
 
     partition: int
     takes: list[Take]
     epoch: int
+    waiting: int
     done: Callable[[], None]
 
 
@@ -126,22 +127,33 @@ class Fetching:
         Returns whether there was anything. Raises as the consumer does. What comes once `is_void` is thrown away.
         """
         hungry = {tp: buffer for tp, buffer in self._buffers.items() if buffer.is_hungry}
-        wait_ms, left = BUSY_WAIT_MS if self._memory.taken else WAIT_MS, dict(hungry)
-        while left:
-            piece = min(self._settings.batch_records, *(buffer.piece for buffer in left.values()))
-            got = await self.consumer.getmany(*left, timeout_ms=wait_ms, max_records=piece)
-            if is_void():
-                return False
-            for tp, records in got.items():
-                left.pop(tp).add(records, size_of(records))
-            if not got:
-                break
-            wait_ms = 0
-            await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
+        by_piece: dict[int, list[TopicPartition]] = {}
+        for tp, buffer in hungry.items():
+            by_piece.setdefault(min(self._settings.batch_records, buffer.piece), []).append(tp)
+        wait_ms = BUSY_WAIT_MS if self._memory.taken else WAIT_MS
+        found = await self._get(list(hungry), min(by_piece, default=1), wait_ms, is_void)
+        for piece, left in by_piece.items():
+            while left and found and (got := await self._get(left, piece, 0, is_void)):
+                left = [tp for tp in left if tp not in got]
+        if is_void():
+            return False
         for tp, buffer in hungry.items():
             buffer.next = await self.consumer.position(tp)
         metrics.FETCHED_BYTES.set(self._memory.taken)
-        return len(left) < len(hungry)
+        return bool(found)
+
+    async def _get(
+        self, topics: list[TopicPartition], piece: int, wait_ms: int, is_void: Callable[[], bool]
+    ) -> Iterable[TopicPartition]:
+        """Into the buffers: a piece of what came for `topics`; returns whose it was. Nothing once `is_void`."""
+        got = await self.consumer.getmany(*topics, timeout_ms=wait_ms, max_records=piece) if topics else {}
+        if is_void():
+            return ()
+        for tp, records in got.items():
+            self._buffers[tp].add(records, size_of(records))
+        if got:
+            await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
+        return () if is_void() else got.keys()
 
     async def wait_for_room(self) -> None:
         """Until a batch is applied, where nothing may be fetched before; returns at once otherwise.
@@ -156,23 +168,28 @@ class Fetching:
     def batch(self, source: Source, epoch: int) -> Batch | None:
         """The next batch of a source, if there is one."""
         prefix, number = self._settings.topic_prefix, source.partition
-        more = [topic for topic in source.buffers if self._has_more(TopicPartition(prefix + topic, number))]
+        more = [topic for topic in source.buffers if self._unfetched(TopicPartition(prefix + topic, number))]
         takes = source.batch(self._settings.batch_records, more)
         if not takes:
             return None
         size = sum(taken.size for taken in takes.values())
         metrics.BATCH_RECORDS.observe(sum(len(taken.records) for taken in takes.values()))
         in_order = [Take(topic, taken.records, taken.after) for topic, taken in takes.items()]
-        return Batch(number, in_order, epoch, lambda: self._give_back(size))
+        return Batch(number, in_order, epoch, self._waiting(source), lambda: self._give_back(size))
 
     def _give_back(self, size: int) -> None:
         self._memory.taken -= size
         self._room.set()
 
-    def _has_more(self, tp: TopicPartition) -> bool:
-        """Whether the broker has records that we did not fetch yet, as far as we know."""
+    def _waiting(self, source: Source) -> int:
+        """Records of a source that are not handed on yet, as far as we know."""
+        topics = [TopicPartition(self._settings.topic(topic), source.partition) for topic in source.buffers]
+        return sum(len(self._buffers[tp].records) + self._unfetched(tp) for tp in topics)
+
+    def _unfetched(self, tp: TopicPartition) -> int:
+        """Records that the broker has and we did not fetch yet, as far as we know."""
         buffer = self._buffers[tp]
-        return buffer.next < max(buffer.end, self._last_stable(tp) or 0)
+        return max(buffer.end - buffer.next, (self._last_stable(tp) or 0) - buffer.next, 0)
 
     def _last_stable(self, tp: TopicPartition) -> int | None:
         """Where a topic partition ended at the broker's last answer; None before the first, and once it is not ours."""
