@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from streamer import __version__
-from streamer.cli import admin, doctor, feed, look, measure, rejected, serve, state
+from streamer.cli import admin, feed, look, measure, operate, rejected, serve, state
 from streamer.errors import StreamerError
 
 EXIT_CODES = (
@@ -29,12 +29,13 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Look", "profile", look.profile),
     ("Look", "watch", look.watch),
     ("Look", "dashboard", look.dashboard),
-    ("Look", "doctor", doctor.doctor),
+    ("Look", "doctor", operate.doctor),
     ("Keep", "backup", state.backup),
     ("Keep", "restore", state.restore),
     ("Keep", "reset", state.reset),
     ("Measure", "evaluate", measure.evaluate),
     ("Measure", "bench", serve.bench),
+    ("Measure", "size", operate.size),
 )
 GROUPS: tuple[tuple[str, str, dict[str, Callable[..., None]]], ...] = (
     (

@@ -1,10 +1,10 @@
-"""The command that looks for what is wrong."""
+"""Commands for those who keep it running: what is wrong, and how large it has to be."""
 
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streamer.cli.common import AsJson, Brokers, DataDir, HttpPort, Partitions, TopicPrefix, print_rich
+from streamer.cli.common import AsJson, Brokers, DataDir, HttpPort, Partitions, TopicPrefix, print_rich, print_summary
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -49,6 +49,26 @@ def doctor(
     else:
         typer.echo(_summary(found))
     raise typer.Exit(exit_code(found))
+
+
+def size(
+    *,
+    users: Annotated[int, typer.Option(min=1, help="All users whose profiles are kept.")],
+    events_per_second: Annotated[int, typer.Option(min=1, help="At the busiest hour.")],
+    cached: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of users who come again while they are in memory.")
+    ] = 0.1,
+    as_json: AsJson = False,
+) -> None:
+    """How many workers, partitions, memory and disk: a model over the measurements in deploy/BENCHMARKS.md.
+
+    Bytes are of one worker; a catalogue adds 1 KB an item to each. Workers are 60 % busy at most.
+
+    Example: streamer size --users 10000000 --events-per-second 20000
+    """
+    from streamer.tools.size import size as of
+
+    print_summary(of(users, events_per_second, cached), as_json=as_json)
 
 
 def _lines(finding: "Finding") -> "list[Text]":
