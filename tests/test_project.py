@@ -157,26 +157,58 @@ def test_every_line_of_the_image_passes_the_linter() -> None:
     assert (result.returncode, result.stdout) == (0, "")
 
 
-def compose(*arguments: str) -> dict[str, Any]:
-    result = run(BIN / "docker-compose", *arguments, "config", "--format", "json")
+def compose() -> dict[str, Any]:
+    """The compose file as Docker Compose understands it, with the demo's profile."""
+    result = run(BIN / "docker-compose", "--profile", "demo", "config", "--format", "json")
     assert (result.returncode, result.stderr) == (0, "")
-    return json.loads(result.stdout)["services"]
+    return json.loads(result.stdout)
 
 
-def test_compose_starts_the_worker_when_kafka_is_healthy_and_the_topics_are_made() -> None:
-    services = compose()
-    assert services.keys() == {"kafka", "topics", "worker"}
-    conditions = {name: needed["condition"] for name, needed in services["worker"]["depends_on"].items()}
-    assert conditions == {"kafka": "service_healthy", "topics": "service_completed_successfully"}
-    assert services["kafka"]["healthcheck"]["test"]
+WORKERS = ("worker-1", "worker-2")
+
+
+def test_compose_starts_workers_when_kafka_is_healthy_and_the_topics_are_made() -> None:
+    services = compose()["services"]
+    assert services.keys() == {"kafka", "topics", *WORKERS, "prometheus", "grafana", "shoppers"}
+    assert {name for name, service in services.items() if service.get("profiles")} == {"shoppers"}
+    for worker in WORKERS:
+        conditions = {name: needed["condition"] for name, needed in services[worker]["depends_on"].items()}
+        assert conditions == {"kafka": "service_healthy", "topics": "service_completed_successfully"}
+
+
+def test_compose_keeps_data_in_volumes_that_no_two_services_share() -> None:
+    config = compose()
+    volumes = [
+        volume["source"]
+        for service in config["services"].values()
+        for volume in service.get("volumes", [])
+        if volume["type"] == "volume"
+    ]
+    assert sorted(volumes) == sorted(config["volumes"])
+
+
+def test_compose_mounts_files_that_are_there() -> None:
+    for service in compose()["services"].values():
+        for volume in service.get("volumes", []):
+            assert volume["type"] == "volume" or (Path(volume["source"]).exists() and volume["read_only"])
+
+
+def test_compose_has_prometheus_ask_every_worker_with_its_token() -> None:
+    config = compose()
+    targets = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
+    assert f"targets: [{', '.join(f'{worker}:6066' for worker in WORKERS)}]" in targets
+    tokens = {config["services"][worker]["environment"]["STREAMER_HTTP_TOKEN"] for worker in WORKERS}
+    assert tokens == {config["configs"]["http-token"]["content"]}
+    assert config["services"]["prometheus"]["configs"][0]["target"] == "/etc/prometheus/http-token"
+    assert "credentials_file: http-token" in targets
 
 
 def test_compose_publishes_ports_on_this_machine_only() -> None:
-    ports = [port for service in compose("--profile", "demo").values() for port in service.get("ports", [])]
+    ports = [port for service in compose()["services"].values() for port in service.get("ports", [])]
     assert {port["host_ip"] for port in ports} == {"127.0.0.1"}
 
 
 def test_compose_sets_only_settings_that_exist() -> None:
     known = {f"STREAMER_{name.upper()}" for name in Settings.model_fields}
-    for service in compose("--profile", "demo").values():
-        assert {name for name in service["environment"] if name.startswith("STREAMER_")} <= known
+    for service in compose()["services"].values():
+        assert {name for name in service.get("environment", {}) if name.startswith("STREAMER_")} <= known
