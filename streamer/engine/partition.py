@@ -100,8 +100,8 @@ class Partition:
 
     def names_unknown_items(self, parts: list[Part]) -> bool:
         """Whether events name items that the catalogue has not heard of."""
-        known = self.shared.catalogue.slot_of
-        return any(not known.keys() >= {event.item_id for event in part.decoded.events} for part in parts)
+        slot_of = self.shared.catalogue.slot_of.get
+        return any(None in map(slot_of, [event.item_id for event in part.decoded.events]) for part in parts)
 
     def apply_events(self, parts: list[Part]) -> None:
         """Fold decoded events into the users. Raises CacheFullError before anything changed."""
