@@ -112,7 +112,7 @@ class Ranker:
         if slot >= len(unit) or not unit[slot].any():
             return []
         cosines = unit @ unit[slot]
-        cosines[slot] = -np.inf
+        cosines[slot] = 0  # left out, as those without a vector are
         order = _best(cosines, np.arange(len(unit)), np.flatnonzero(cosines), LOOK_AHEAD * n)
         return [(other, float(cosines[other])) for other in order if self._offered(other)][:n]
 
