@@ -1,6 +1,7 @@
 """The HTTP API and the page, on Faust's own web server: how it listens, and what surrounds every answer."""
 
 import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,9 @@ log = structlog.get_logger(__name__)
 
 ANSWER_S: Final = 10.0  # what takes longer is given up; a live stream has its own limits
 LIVE: Final = "/v1/changes"
+MAX_LINE: Final = (
+    64 << 10
+)  # bytes of an address: 100 ids of 256 characters fit, most of those that are written as three
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -45,6 +49,7 @@ def faust_options(settings: Settings) -> dict[str, Any]:
         "web_port": settings.http_port,
         "web_ssl_context": context,
         "web_cors_options": access.cors_options(settings),
+        "web_application_options": {"handler_args": {"max_line_size": MAX_LINE, "logger": _silent()}},
         "canonical_url": settings.advertised_url or f"{scheme}://{host}:{settings.http_port}",
         "web_tables_enabled": False,
         "web_router_enabled": False,
@@ -52,6 +57,13 @@ def faust_options(settings: Settings) -> dict[str, Any]:
         "web_stats_enabled": False,
         "web_metrics_enabled": False,
     }
+
+
+def _silent() -> logging.Logger:
+    """For aiohttp: of a request that it cannot read it logs the line, be it with a token or a user's id."""
+    logger = logging.getLogger(f"{__name__}.unreadable")
+    logger.disabled = True
+    return logger
 
 
 def install(app: faust.App, view: WorkerView, settings: Settings, heartbeat_s: float = stream.HEARTBEAT_S) -> None:

@@ -14,6 +14,11 @@ from streamer.serving.problems import ProblemBody
 REFERENCE: Final = "#/components/schemas/{name}"
 FORBIDDEN: Final = (401, 403, 421, 429)  # what may meet every question for something personal
 ETAG: Final = "names what is answered: sent back as If-None-Match, it is answered again only when that has changed"
+# Where the ids in an answer lead to: operations that take one.
+LINKS: Final = {
+    "users": ("$response.body#/users/0/user_id", ("profile", "recommendations", "history")),
+    "recommendations": ("$response.body#/items/0/item_id", ("item", "similar")),
+}
 # What other errors mean, for people.
 SAYS: Final = {
     400: "a parameter is wrong: `detail` says which",
@@ -99,7 +104,13 @@ def _success(endpoint: Endpoint) -> dict[str, Any]:
         "description": _first_line(endpoint.answer) if endpoint.answer is not None else "Text.",
         "headers": _headers(endpoint),
         "content": {endpoint.content_type: content},
+        "links": _links(endpoint),
     }
+
+
+def _links(endpoint: Endpoint) -> dict[str, Any]:
+    expression, operations = LINKS.get(endpoint.operation, ("", ()))
+    return {name: {"operationId": name, "parameters": {"id": expression}} for name in operations}
 
 
 def _headers(endpoint: Endpoint) -> dict[str, Any]:
