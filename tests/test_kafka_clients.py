@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.client import AIOKafkaClient
-from kafka.admin import ScramMechanism, UserScramCredentialUpsertion
 from structlog.testing import capture_logs
 
 from streamer.engine import kafka_clients
@@ -25,7 +23,7 @@ from streamer.errors import BrokerError, SettingsError
 from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 
-USER, PASSWORD, GUESS = "worker", "open sesame", "mellon"
+USER, PASSWORD = "worker", "open sesame"
 
 
 def free_ports(count: int) -> list[int]:
@@ -179,55 +177,6 @@ def test_something_that_is_not_kafka_is_told_apart_and_leaves_no_thread(monkeypa
         assert threading.active_count() == before
 
 
-@pytest.fixture(scope="module")
-def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedKafka]:
-    """A broker with a second listener where a user has to log in; its address is `guarded.address`."""
-    plain, login, controller = free_ports(3)
-    properties = {
-        "listeners": ",".join(
-            f"{name}://127.0.0.1:{port}"
-            for name, port in (("PLAINTEXT", plain), ("SASL_PLAINTEXT", login), ("CONTROLLER", controller))
-        ),
-        "controller.quorum.voters": f"1@127.0.0.1:{controller}",
-        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-256",
-        "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
-            f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
-        ),
-        "listener.name.sasl_plaintext.scram-sha-256.sasl.jaas.config": (
-            "org.apache.kafka.common.security.scram.ScramLoginModule required;"
-        ),
-    }
-    with EmbeddedKafka(tmp_path_factory.mktemp("guarded"), plain, properties=properties) as broker:
-        with admin_client(load(brokers=broker.brokers)) as admin:
-            admin.alter_user_scram_credentials(
-                [UserScramCredentialUpsertion(USER, ScramMechanism.SCRAM_SHA_256, PASSWORD)]
-            )
-        broker.address = f"127.0.0.1:{login}"
-        yield broker
-
-
 def _sasl_settings(brokers: str, **options: Any) -> Settings:
     given = {"security_protocol": "SASL_PLAINTEXT", "sasl_username": USER, "sasl_password": PASSWORD, **options}
     return load(brokers=brokers, **given)
-
-
-@pytest.mark.parametrize("mechanism", ["PLAIN", "SCRAM-SHA-256"])
-async def test_both_libraries_log_in(guarded: Any, mechanism: str) -> None:
-    settings = _sasl_settings(guarded.address, sasl_mechanism=mechanism)
-    with admin_client(settings) as admin:
-        assert admin.list_topics() == []
-    client = AIOKafkaClient(**aiokafka_options(settings))
-    try:
-        await client.bootstrap()
-        assert client.cluster.brokers()
-    finally:
-        await client.close()
-
-
-def test_a_wrong_password_ends_the_wait_and_is_not_shown(guarded: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 2000)
-    settings = _sasl_settings(guarded.address, sasl_password=GUESS)
-    with pytest.raises(BrokerError, match=r"refuses user 'worker'.*Check STREAMER_SASL_USERNAME") as caught:
-        wait_for_broker(settings)
-    assert GUESS not in str(caught.value)

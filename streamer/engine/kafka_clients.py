@@ -225,7 +225,8 @@ def _connect(settings: Settings) -> KafkaAdminClient:
             if isinstance(reason, SaslAuthenticationFailedError):
                 raise _refused(settings, reason) from exc
             raise _NoAnswerError(
-                f"something listens, but not with STREAMER_SECURITY_PROTOCOL={settings.security_protocol} ({reason})"
+                f"something listens, but not with STREAMER_SECURITY_PROTOCOL={settings.security_protocol}"
+                f"{_or_refuses(settings)} ({reason})"
             ) from exc
 
 
@@ -240,11 +241,19 @@ def _require_token(settings: Settings) -> None:
             raise _NoAnswerError(str(exc)) from exc
 
 
-def _refused(settings: Settings, reason: Exception) -> BrokerError:
+def _or_refuses(settings: Settings) -> str:
+    """A broker says no and hangs up: kafka-python loses the words where it reads both at once, over TLS mostly."""
+    return f", or it refuses {_who(settings)}" if settings.security_protocol.startswith("SASL") else ""
+
+
+def _who(settings: Settings) -> str:
     if settings.sasl_mechanism == "OAUTHBEARER":
-        who, check = f"the token of client {settings.sasl_oauth_client_id!r}", "STREAMER_SASL_OAUTH_SCOPE"
-        return BrokerError(f"{settings.brokers} refuses {who}: {reason}. Check {check}, and what the brokers accept")
-    return BrokerError(
-        f"{settings.brokers} refuses user {settings.sasl_username!r} ({settings.sasl_mechanism}): {reason}."
-        " Check STREAMER_SASL_USERNAME, STREAMER_SASL_PASSWORD and STREAMER_SASL_MECHANISM"
-    )
+        return f"the token of client {settings.sasl_oauth_client_id!r}"
+    return f"user {settings.sasl_username!r} ({settings.sasl_mechanism})"
+
+
+def _refused(settings: Settings, reason: Exception) -> BrokerError:
+    check = "STREAMER_SASL_USERNAME, STREAMER_SASL_PASSWORD and STREAMER_SASL_MECHANISM"
+    if settings.sasl_mechanism == "OAUTHBEARER":
+        check = "STREAMER_SASL_OAUTH_SCOPE, and which tokens the brokers take"
+    return BrokerError(f"{settings.brokers} refuses {_who(settings)}: {reason}. Check {check}")
