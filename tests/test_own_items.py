@@ -14,7 +14,7 @@ from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel, decode_model
 from streamer.pipeline.layout import PREDECESSORS
-from streamer.pipeline.own_items import GROWTH, LAYOUT, MODEL_EVERY_MS, MODEL_WITHIN_MS, ItemRow, OwnItems
+from streamer.pipeline.own_items import GROWTH, LAYOUT, MODEL_EVERY_MS, MODEL_WITHIN_MS, MODELS_PER_S, ItemRow, OwnItems
 from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
 from tests.pipeline_world import DAY_MS, T0
@@ -211,7 +211,7 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
     owner.models()
     owner.own.describe(Item("tent", "Tent", ("outdoor",)))
     owner.own.describe(Item("unheard of", "", ()))
-    assert owner.own.changed
+    assert owner.own.unstored
     rows, models = owner.own.take(NOW + MODEL_EVERY_MS)
     assert [msgspec.msgpack.decode(row, type=ItemRow).model.tags for _, row in rows if row] == [()]
     assert models == []
@@ -222,7 +222,7 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
 
 def test_nothing_is_due_before_anything_was_learned() -> None:
     own = OwnItems(DIM, seed=1)
-    assert (own.models_due(NOW), own.changed, own.take(NOW)) == (False, False, ([], []))
+    assert (own.models_due(NOW), own.unstored, own.take(NOW)) == (False, False, ([], []))
 
 
 def test_a_new_model_is_due_at_once_and_then_after_the_pause() -> None:
@@ -270,10 +270,10 @@ def test_a_forgotten_item_is_deleted_from_the_store_and_from_the_models() -> Non
     owner.learn(("mug", T0), ("pan", T0))
     owner.own.take(NOW)
     owner.own.forget("mug")
-    assert owner.own.changed
+    assert owner.own.unstored
     assert owner.own.models_due(NOW)
     assert owner.own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
-    assert (len(owner.own), owner.own.changed, owner.own.models_due(NOW)) == (1, False, False)
+    assert (len(owner.own), owner.own.unstored, owner.own.models_due(NOW)) == (1, False, False)
 
 
 def test_an_item_that_was_never_ours_is_deleted_all_the_same() -> None:
@@ -331,7 +331,22 @@ def test_items_read_from_their_rows_are_the_same(signals: list[tuple[str, int]])
     again = restarted(rows)
     assert again.models() == owner.models()
     assert len(again.own) == len(owner.own)
-    assert not again.own.changed
+    assert not again.own.unstored
+
+
+def test_a_large_catalogue_in_motion_publishes_each_model_more_seldom_not_all_at_once() -> None:
+    def published(items: int, seconds: int) -> int:
+        owner = Owner()
+        signals = [(f"item-{n}", T0) for n in range(items)]
+        owner.learn(*signals)
+        owner.own.take(NOW)
+        owner.learn(*signals)
+        return len(owner.own.take(NOW + 1000 * seconds)[1])
+
+    many = 20 * MODELS_PER_S
+    assert published(10, seconds=5) == 10
+    assert published(many, seconds=19) == 0
+    assert published(many, seconds=20) == many
 
 
 def test_a_model_that_was_not_published_before_a_restart_is_published_after_it() -> None:

@@ -31,7 +31,9 @@ from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
 
 REJECTED_BYTES = 16 << 20  # kept for a checkpoint at most, and the batch that went over it
-ITEMS_EVERY_MS = 10_000  # what a crash has to learn again, and what a lone signal waits for its checkpoint
+# Rows of items are stored so often; with many of them more seldom, so many a second; but within so long. What was
+# learned since is learned again after a crash.
+ITEMS_EVERY_MS, ITEMS_PER_S, ITEMS_WITHIN_MS = 10_000, 200, 60_000
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
 
 
@@ -218,7 +220,8 @@ class Partition:
         Each signal touches an item, and an item's row has a few KB: stored at every checkpoint they would be most of
         what is written. What was learned since is learned again after a crash, from the signals.
         """
-        return last or self._moved(CATALOGUE) or now_ms >= self._items_stored_at + ITEMS_EVERY_MS
+        every_ms = min(max(ITEMS_EVERY_MS, 1000 * self.own_items.unstored // ITEMS_PER_S), ITEMS_WITHIN_MS)
+        return last or self._moved(CATALOGUE) or now_ms >= self._items_stored_at + every_ms
 
     def cut(self, *, last: bool = False) -> Effects:
         """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""

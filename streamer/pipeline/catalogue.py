@@ -90,6 +90,11 @@ class Catalogue:
             slots = list(map(self.see, item_ids))
         return np.array(slots, np.int64)
 
+    def tags_of(self, slots: NDArray[np.int64]) -> NDArray[np.uint64]:
+        """The tags of all these items, one after another."""
+        used: NDArray[np.uint64] = self.tags[slots][np.arange(TAGS_PER_ITEM) < self.n_tags[slots][:, None]]
+        return used
+
     def see_tag(self, tag: str) -> int:
         """The hash of a tag that an event brought; its name is known from now on if there is room, else it passes."""
         key = hash_id(tag)

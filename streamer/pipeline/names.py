@@ -43,11 +43,11 @@ class Named:
             self._items = np.concatenate([self._items, np.zeros(len(catalogue.hashes) - len(self._items), np.bool_)])
         fresh = np.unique(items[~self._items[items] & (items != catalogue.crowd)])
         self._items[fresh] = True
-        for slot in fresh.tolist():
-            self.new[item_key(int(catalogue.hashes[slot]))] = catalogue.ids[slot].encode()
-            self._add_tags(catalogue.tags[slot, : catalogue.n_tags[slot]], catalogue)
+        for item_hash, slot in zip(catalogue.hashes[fresh].tolist(), fresh.tolist(), strict=True):
+            self.new[item_key(item_hash)] = catalogue.ids[slot].encode()
+        self._add_tags(catalogue.tags_of(fresh), catalogue)
         if own_tags:
-            self._add_tags(np.unique(tags), catalogue)
+            self._add_tags(tags, catalogue)
         self.new |= {item_key(key): name.encode() for key, name in catalogue.passing_items.items()}
         self.new |= {tag_key(key): name.encode() for key, name in catalogue.passing_tags.items()}
         catalogue.passing_items.clear()
@@ -68,6 +68,6 @@ class Named:
         return self.new.get(key) or self._on_its_way.get(key)
 
     def _add_tags(self, tags: NDArray[np.uint64], catalogue: Catalogue) -> None:
-        for tag in set(tags.tolist()) - self._tags - catalogue.passing_tags.keys():
+        for tag in set(np.unique(tags).tolist()) - self._tags - catalogue.passing_tags.keys():
             self._tags.add(tag)
             self.new[tag_key(tag)] = catalogue.tag_names[tag].encode()

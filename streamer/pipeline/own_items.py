@@ -1,7 +1,8 @@
 """The items that a partition owns: what all users' events taught about them. One row an item that had an event.
 
 Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new; after that when its item had
-1/GROWTH more events, at most every MODEL_EVERY_MS; and any change within MODEL_WITHIN_MS.
+1/GROWTH more events, at most every MODEL_EVERY_MS, and more seldom when so many wait that MODELS_PER_S would not do;
+and any change within MODEL_WITHIN_MS.
 """
 
 from typing import Final
@@ -22,6 +23,7 @@ from streamer.pipeline.space import ItemSpace
 
 LAYOUT: Final = 2
 MODEL_EVERY_MS: Final = 5_000  # every worker reads every model: this bounds what they all read
+MODELS_PER_S: Final = 150  # of a partition: with 12 of them, reading all takes a worker 2 % of its time
 GROWTH: Final = 16  # a sixteenth more events move no ranking that could be measured
 MODEL_WITHIN_MS: Final = 60_000
 
@@ -69,9 +71,9 @@ class OwnItems:
         return len(self.ids)
 
     @property
-    def changed(self) -> bool:
-        """Whether rows have to be stored."""
-        return bool(self.dirty[: len(self)].any() or self._forgotten)
+    def unstored(self) -> int:
+        """How many rows changed since they were stored."""
+        return int(np.count_nonzero(self.dirty)) + len(self._forgotten)
 
     def load(self, row: bytes) -> None:
         """Take in a stored row. Raises StateError for one of a newer worker."""
@@ -178,7 +180,9 @@ class OwnItems:
         """When models of rows may be published, ms."""
         before = self.published_events[rows]
         grown = self.events[rows] - before >= before / GROWTH
-        return self.published_at[rows] + np.where(grown, MODEL_EVERY_MS, MODEL_WITHIN_MS)
+        all_ms = 1000 * np.count_nonzero(self.pending) // MODELS_PER_S
+        every_ms = min(max(MODEL_EVERY_MS, all_ms), MODEL_WITHIN_MS)
+        return self.published_at[rows] + np.where(grown, every_ms, MODEL_WITHIN_MS)
 
     def _wait(self, rows: NDArray[np.int64]) -> None:
         """Changed models wait to be published."""

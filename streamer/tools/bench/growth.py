@@ -1,11 +1,11 @@
 """What size costs: an event's cost with more and more users in the cache and items in the catalogue, what a miss in
 the cache costs, a user's memory, and how long a worker takes to come back, with its state on disk and without.
 
-With each number of users: a tour that meets them all, then a stretch of events of ACTIVE of them, spread over all, and
-a stretch of events of anybody. In the first, rows and profiles an event are the same however many users there are, so
-its cost is what the number of users itself costs; the second has about a row an event, and together they give the cost
-of a row. Then the worker with the most users starts again with an empty, smaller cache, so that every event is a miss,
-and once more without its state.
+With each number of users, and of items: a tour that meets them all, then a stretch of events of ACTIVE of the users,
+spread over all, and one of events of anybody. In the first, rows and profiles an event are the same however many users
+there are, so its cost is what the number of users itself costs; the second has about a row an event, and together they
+give the cost of a row. Then the worker with the most users starts again with an empty, smaller cache, so that every
+event is a miss, and once more without its state.
 """
 
 import shutil
@@ -132,13 +132,14 @@ class _Parts(NamedTuple):
 
 
 def _parts(size: Size, users: int, items: int) -> _Parts:
-    step_ms = max(SPAN_MS // (users + 3 * size.stretch), 1)
+    met = max(users, items)
+    step_ms = max(SPAN_MS // (met + 3 * size.stretch), 1)
     part = World(users=users, items=items, events=size.stretch, step_ms=step_ms)
     return _Parts(
-        part._replace(events=users, tour=True),
-        part._replace(at=users, active=min(ACTIVE, users)),
-        part._replace(at=users + size.stretch),
-        part._replace(at=users + 2 * size.stretch),
+        part._replace(events=met, tour=True),
+        part._replace(at=met, active=min(ACTIVE, users)),
+        part._replace(at=met + size.stretch),
+        part._replace(at=met + 2 * size.stretch),
     )
 
 

@@ -26,9 +26,9 @@ Line = tuple[str, bytes, bytes]  # contract topic, key, value
 class World(NamedTuple):
     """How large the backlog is.
 
-    `tour`: the first events are one of every user, so that all of them are met. `active`: events are of so many users
-    only, picked evenly from all of them and equally busy. `at` numbers the first event and `step_ms` is the event time
-    between two, so that one world goes on where another ended; 0: SPAN_MS over all events.
+    `tour`: the first events are one of every user and one about every item, so that all of them are met. `active`:
+    events are of so many users only, picked evenly from all of them and equally busy. `at` numbers the first event and
+    `step_ms` is the event time between two, so that one world goes on where another ended; 0: SPAN_MS over all events.
     """
 
     users: int
@@ -116,10 +116,13 @@ def _draw(
     favourites = (users * 7 + rng.integers(0, FAVOURITES, n) * 13) % world.shelves
     shelves = np.where(rng.random(n) < ASTRAY, rng.integers(0, world.shelves, n), favourites)
     step_ms = world.step_ms or max(SPAN_MS // world.events, 1)
+    items = (np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items
+    if world.tour:
+        items = np.where(numbers < world.items, numbers, items)
     return _Draw(
         number=world.at + numbers,
         user=users,
-        item=(np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items,
+        item=items,
         ts=START_MS + (world.at + numbers) * step_ms,
         buys=rng.random(n) < BUY,
         extra=rng.integers(1, 60_000, n),
