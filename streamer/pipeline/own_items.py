@@ -180,7 +180,7 @@ class OwnItems:
         """When models of rows may be published, ms."""
         before = self.published_events[rows]
         grown = self.events[rows] - before >= before / GROWTH
-        all_ms = 1000 * np.count_nonzero(self.pending) // MODELS_PER_S
+        all_ms = 1000 * int(np.count_nonzero(self.pending)) // MODELS_PER_S
         every_ms = min(max(MODEL_EVERY_MS, all_ms), MODEL_WITHIN_MS)
         return self.published_at[rows] + np.where(grown, every_ms, MODEL_WITHIN_MS)
 
