@@ -128,8 +128,13 @@ class Engine:
             rows = await self._checkpoint(writer)
             metrics.HELD_PROFILES.set(sum(len(p.held) for p in self.partitions.values()))
             await asyncio.sleep(writer.pace.shortest_ms(rows) / 1000)
-            while writer.pace.may_wait() and not writer.closed:  # noqa: ASYNC110 - time itself changes the answer
+            while self._may_wait(writer):  # noqa: ASYNC110 - time itself changes the answer
                 await asyncio.sleep(LOOK_S)
+
+    def _may_wait(self, writer: Checkpointer) -> bool:
+        """Whether a checkpoint had better come later. At half of its rows it does not wait until it has to come."""
+        half_full = writer.partition.is_full(self.settings.checkpoint_rows // 2)
+        return writer.pace.may_wait() and not half_full and not writer.closed
 
     async def checkpoint_all(self) -> None:
         """Checkpoint every partition that has something to write."""
