@@ -14,7 +14,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-faults check fix bench lock clean
+.PHONY: help install demo test test-faults chaos check fix bench lock clean
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -29,6 +29,9 @@ test: $(INSTALLED) ## the tests (ARGS="-k late -x")
 
 test-faults: $(INSTALLED) ## the long rounds of faults, a control and a soak (ARGS="--rounds 5 --soak-minutes 60")
 	$(BIN)/pytest -m slow $(ARGS)
+
+chaos: $(INSTALLED) ## kills, freezes and a broker away, watched by Prometheus; graphs in chaos/ (ARGS="--minutes 30")
+	$(BIN)/pytest -m slow tests/test_chaos.py --pictures chaos $(ARGS)
 
 check: $(INSTALLED) ## all that CI checks besides the tests
 	$(BIN)/ruff format --check

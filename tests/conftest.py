@@ -28,6 +28,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("faults", "the long tests of `make test-faults`")
     group.addoption("--rounds", type=int, default=20, help="how often each fault is repeated")
     group.addoption("--soak-minutes", type=float, default=10, help="how long memory, descriptors and lag are watched")
+    group.addoption("--minutes", type=float, default=1, help="how long faults go on in test_chaos.py; a round at least")
+    group.addoption(
+        "--pictures", default="", help="where test_chaos.py leaves its graphs; default: with pytest's files"
+    )
 
 
 @pytest.fixture

@@ -325,13 +325,13 @@ def assert_prefix(path: Path, changelog: Iterable[Any]) -> None:
 
 
 class Feed:
-    """Events of made-up people at a steady rate, from a thread of its own, until it is closed. Every id is new.
+    """Events of made-up people at a `rate` a second, from a thread of its own, until it is closed. Every id is new.
 
     A second feed goes on behind the `sent` of the one before as its `first`.
     """
 
     def __init__(self, deployment: Deployment, rate: float, users: int = 40, items: int = 30, first: int = 0) -> None:
-        self._deployment, self._rate, self._items = deployment, rate, items
+        self._deployment, self.rate, self._items = deployment, rate, items
         self._events = made_up(users, items, first)
         self._stop = threading.Event()
         self._failure: BaseException | None = None
@@ -348,10 +348,11 @@ class Feed:
         brokers, topic = self._deployment.settings.brokers, self._deployment.settings.topic
         loop = asyncio.get_running_loop()
         async with AIOKafkaProducer(bootstrap_servers=brokers, enable_idempotence=True, linger_ms=5) as producer:
-            begin = loop.time()
+            last, due = loop.time(), 0.0
             deliveries = []
             while not self._stop.is_set():
-                while self.sent < (loop.time() - begin) * self._rate:
+                last, due = loop.time(), due + (loop.time() - last) * self.rate
+                while self.sent < due:
                     each = record(next(self._events))
                     deliveries.append(await producer.send(topic(each.topic), key=each.key, value=each.value))
                     self.sent += 1

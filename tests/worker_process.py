@@ -146,7 +146,7 @@ class WorkerProcess:
     def ask_to_stop(self) -> None:
         """SIGTERM; does not wait."""
         self.is_wanted = False
-        self._signal(signal.SIGTERM)
+        self.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL, for good; nothing when it has ended."""
@@ -156,17 +156,17 @@ class WorkerProcess:
 
     def crash(self) -> None:
         """SIGKILL, as the kernel does; whoever supervises it starts it again."""
-        self._signal(signal.SIGKILL)
+        self.send_signal(signal.SIGKILL)
         assert self._process is not None
         self._process.wait()
 
     def freeze(self) -> None:
         """SIGSTOP: it stands still and does not know."""
-        self._signal(signal.SIGSTOP)
+        self.send_signal(signal.SIGSTOP)
 
     def wake(self) -> None:
         """SIGCONT."""
-        self._signal(signal.SIGCONT)
+        self.send_signal(signal.SIGCONT)
 
     def fail_at(self, step: str, action: str = "kill") -> None:
         """It kills or freezes itself, raises, or holds, when it comes to a step: see streamer/engine/failpoint.py."""
@@ -183,7 +183,8 @@ class WorkerProcess:
         """Whether the step of `fail_at` was reached."""
         return not (self.data_dir / "fail").exists()
 
-    def _signal(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
+        """Any signal."""
         assert self._process is not None, "not started"
         assert self._process.poll() is None, f"the worker has ended already:\n{self.said}"
         self._process.send_signal(number)
