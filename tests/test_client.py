@@ -20,7 +20,7 @@ from kafka.record import util as record_util
 from prometheus_client import CollectorRegistry
 from structlog.testing import capture_logs
 
-from streamer.client import ClosedError, CommitError, ProfileSubscriber, Progress, Update
+from streamer.client import ClosedError, CommitError, EventProducer, ProfileSubscriber, Progress, Update
 from streamer.client.signals import signals_call
 from streamer.client.snapshot import Latest
 from streamer.client.updates import Record, Versions, decode_profile
@@ -32,6 +32,7 @@ from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.client_world import (
     PROFILE,
+    ROOT,
     brief,
     printed_example,
     profile_value,
@@ -442,6 +443,13 @@ def test_the_printed_subscriber_runs_and_ends_at_sigterm(settings: Settings) -> 
 def test_the_printed_subscriber_has_about_ten_lines() -> None:
     lines = re.findall(r"\S.*", printed_example(ProfileSubscriber))
     assert len(lines) <= 10
+
+
+@pytest.mark.parametrize("documented", [EventProducer, ProfileSubscriber])
+def test_the_front_page_prints_the_same_examples(documented: type) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    printed = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert printed_example(documented).strip() in {example.strip() for example in printed}
 
 
 def test_importing_the_client_leaves_out_what_a_worker_needs() -> None:

@@ -1,5 +1,6 @@
 """Reaching brokers: options for both client libraries, and what one is told when there is no broker."""
 
+import ast
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+import streamer
 from streamer.engine import kafka_clients
 from streamer.engine.kafka_clients import (
     admin_client,
@@ -67,6 +69,23 @@ def test_sasl_settings_reach_both_libraries(mechanism: str) -> None:
         assert options["security_protocol"] == "SASL_PLAINTEXT"
         assert options["sasl_mechanism"] == mechanism
         assert (options["sasl_plain_username"], options["sasl_plain_password"]) == (USER, PASSWORD)
+
+
+def test_every_client_in_the_project_takes_the_options_of_the_settings() -> None:
+    """Whoever makes one from addresses alone is shut out by the first cluster with TLS."""
+    makers = {f"{kind}{what}" for kind in ("Kafka", "AIOKafka") for what in ("Consumer", "Producer", "AdminClient")}
+    peers = {"stock_faust.py", "quix_streams.py", "light_worker.py"}  # of the benchmark, on a broker of its own
+    bare = [
+        f"{path.name}:{node.lineno}"
+        for path in Path(streamer.__file__).parent.rglob("*.py")
+        if path.name not in peers
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in makers
+        and not any(keyword.arg is None for keyword in node.keywords)
+    ]
+    assert bare == []
 
 
 def test_a_password_is_not_sent_where_sasl_is_off() -> None:

@@ -2,11 +2,13 @@
 
     ProfileSubscriber   typed profiles and erasures, once a version, from the beginning, from now, or a snapshot first
     EventProducer       clicks, purchases and items: checked, keyed, acknowledged
+    AsyncProfileSubscriber, AsyncEventProducer    the same for asyncio
 
-Both take their settings from the environment (`STREAMER_BROKERS`, `STREAMER_TOPIC_PREFIX`, and so on) or from
+All take their settings from the environment (`STREAMER_BROKERS`, `STREAMER_TOPIC_PREFIX`, and so on) or from
 `streamer.settings.load(brokers="kafka:9092")`. What goes wrong is a `streamer.errors.StreamerError`.
 """
 
+from streamer.client.aio import AsyncEventProducer, AsyncProfileSubscriber
 from streamer.client.counters import Counters
 from streamer.client.errors import ClosedError, CommitError, DeliveryError, InvalidEventError
 from streamer.client.producer import EventProducer
@@ -17,6 +19,8 @@ from streamer.events import Click, Item, Purchase
 from streamer.profile import Profile
 
 __all__ = [
+    "AsyncEventProducer",
+    "AsyncProfileSubscriber",
     "Click",
     "ClosedError",
     "CommitError",

@@ -39,7 +39,7 @@ class ProfileSubscriber:
                 top = [(interest.tag, round(interest.share, 2)) for interest in update.profile.interests[:3]]
                 print(update.user_id, update.profile.version, top, flush=True)
 
-    or hand each to a function: `subscriber.run(handle)`; in asyncio `await asyncio.to_thread(subscriber.run, handle)`.
+    or hand each to a function: `subscriber.run(handle)`. For asyncio there is `AsyncProfileSubscriber`.
 
     With a `group`, its members share the partitions, and Kafka keeps the group's place: `start` counts only where it
     has none yet. Without, this subscriber reads all partitions, and begins at `start` each time.
