@@ -8,8 +8,12 @@ import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 from prometheus_client.parser import text_string_to_metric_families
 
 from streamer.tools.dashboard import grafana
@@ -25,6 +29,8 @@ RULE_TESTS = [RULES.with_name(name) for name in ("rules.test.yml", "rules.days.t
 QUERIES = [query for row in rows() for panel in row.panel for query in panel.query.values()]
 PANELS = [panel for panel in grafana.dashboard()["panels"] if panel["type"] != "row"]
 METRIC = re.compile(r"\b(?:streamer|process|python)_[a-z0-9_]+")
+
+register_default_plugins()  # Grafana's types know panels of every kind
 
 needs_prometheus = pytest.mark.skipif(
     not (shutil.which("promtool") and shutil.which("prometheus")),
@@ -67,6 +73,26 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap() -> None:
 
 def apart(one: dict[str, int], other: dict[str, int], at: str, size: str) -> bool:
     return one[at] + one[size] <= other[at] or other[at] + other[size] <= one[at]
+
+
+def test_grafana_knows_every_field_of_the_dashboard() -> None:
+    ours = grafana.dashboard()
+    read_back = json.loads(JSONEncoder().encode(Dashboard.from_json(ours)))
+    for annotation in ours["annotations"]["list"]:
+        del annotation["titleFormat"]  # of Prometheus' annotations: these types know the common fields only
+    assert dict(unknown("", ours, read_back)) == {}
+
+
+def unknown(path: str, ours: Any, theirs: Any) -> Iterator[tuple[str, Any]]:
+    """What is not there, or another, when Grafana's types have read it."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        for name, value in ours.items():
+            yield from unknown(f"{path}/{name}", value, theirs.get(name))
+    elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
+        for n, pair in enumerate(zip(ours, theirs, strict=True)):
+            yield from unknown(f"{path}/{n}", *pair)
+    elif ours != theirs:
+        yield path, ours
 
 
 def test_rates_look_back_as_far_as_grafana_finds_right() -> None:
