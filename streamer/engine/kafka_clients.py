@@ -224,9 +224,10 @@ def _connect(settings: Settings) -> KafkaAdminClient:
             reason = reasons.last or exc
             if isinstance(reason, SaslAuthenticationFailedError):
                 raise _refused(settings, reason) from exc
+            hangs = ", or it starts or hangs" if isinstance(reason, KafkaTimeoutError) else ""
             raise _NoAnswerError(
                 f"something listens, but not with STREAMER_SECURITY_PROTOCOL={settings.security_protocol}"
-                f"{_or_refuses(settings)} ({reason})"
+                f"{_or_refuses(settings)}{hangs} ({reason})"
             ) from exc
 
 
