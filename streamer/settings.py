@@ -203,6 +203,11 @@ class Settings(BaseSettings):
         ge=0,
         le=1e6,
     )
+    trace_context: bool = option(
+        default=True,
+        unit="switch",
+        why="a profile has the traceparent and tracestate of the event behind it; 0.1 % of the work where there are none",
+    )
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "INFO", "name", "one line per thing that an operator may want to know"
@@ -223,6 +228,13 @@ class Settings(BaseSettings):
             raise ValueError(
                 f"{', '.join(map(repr, wrong))} is not host:port: give one or more, with commas between them"
             )
+        return value
+
+    @field_validator("advertised_url")
+    @classmethod
+    def _url(cls, value: str) -> str:
+        if value and not re.fullmatch(r"https?://(\[[0-9a-fA-F:]+\]|[\w.-]+)(:\d{1,5})?/?", value):
+            raise ValueError("is not how a worker is reached: give it as http://worker-0.streamer:6066")
         return value
 
     @field_validator("http_cors")
