@@ -68,8 +68,8 @@ def report(error: StreamerError) -> None:
 class Calm(logging.Filter):
     """Lets one line of each retrying library pass in `REPEAT_S` seconds: the next ones tell the same in other words.
 
-    Their tracebacks are dropped: they show the library's loop, not what is wrong. So is what they say of a healthy
-    first start.
+    Of their tracebacks only the exception is kept: the rest shows the library's loop, not what is wrong. What they say
+    of a healthy first start is dropped.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -84,6 +84,8 @@ class Calm(logging.Filter):
             return True
         if _is_of_first_start(record):
             return False
+        if record.exc_info and record.exc_info[1] is not None:
+            record.msg, record.args = f"{record.getMessage()}: {record.exc_info[1]!r}", ()
         record.exc_info = record.exc_text = None
         now = self._clock()
         if now - self._passed_at.get(library, -REPEAT_S) < REPEAT_S:

@@ -98,6 +98,7 @@ def test_a_client_that_retries_prints_no_traceback() -> None:
     record.exc_info = (ValueError, ValueError("inside"), None)
     assert logs.Calm().filter(record)
     assert record.exc_info is None
+    assert "ValueError('inside')" in record.getMessage()  # what is wrong, without the library's loop
 
 
 def test_our_own_lines_are_never_held_back() -> None:
