@@ -330,7 +330,7 @@ def test_a_group_that_stands_still_and_one_that_deleted_events_wait_for_are_told
     member.commit({place: OffsetAndMetadata(2, "", -1)})
     found = list(flow.group(settings))
     find(found, "ok", "1 worker, stable")
-    find(found, "warning", "7 records behind", "does not change")
+    find(found, "warning", f"{place.topic}/0: 7 records wait", "none was read")
     admin.delete_records({place: 5})
     assert "retention.ms" in find(flow.group(settings), "error", f"{place.topic}/0", "not read yet").do
 

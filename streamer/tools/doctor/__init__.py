@@ -99,5 +99,5 @@ def _failed(exc: Exception) -> Finding:
         )
     if isinstance(exc, StreamerError):
         means = "no worker can start" if isinstance(exc, BrokerError) else "a worker would stop with it"
-        return error(str(exc), f"{means} (exit code {exc.exit_code})", "as it says")
+        return error(str(exc), f"{means} (exit code {exc.exit_code})", "mend this first, then run the doctor again")
     return warning(f"the check itself failed: {exc!r}", "nothing is known of what it looks at", "please report it")

@@ -193,21 +193,29 @@ def _progress(
         yield note(f"{behind:,} records wait to be read")
         return
     time.sleep(TREND_S)
-    yield _trend(behind, _behind(_lag(settings, admin, places)))
+    after = _lag(settings, admin, places)
+    yield _standing(before, after) or _trend(behind, _behind(after))
+
+
+def _standing(before: "Lag", after: "Lag") -> Finding | None:
+    """Partitions whose position did not move, and that have more than a mark behind it."""
+    still = [place for place, (at, _, end) in before.items() if after[place][0] == at and end > at + 1]
+    if not still:
+        return None
+    names = ", ".join(f"{place.topic}/{place.partition}" for place in sorted(still))
+    waiting = _behind({place: after[place] for place in still})
+    return warning(
+        f"{names}: {waiting:,} records wait, and none was read in {TREND_S:g} s",
+        "their worker was killed (another one takes over after STREAMER_SESSION_TIMEOUT_MS), restores, or hangs",
+        "look again in a minute; then at /readyz of each worker, and at #alert-noprogress in deploy/README.md",
+    )
 
 
 def _trend(before: int, now: int) -> Finding:
     per_second = (before - now) / TREND_S
-    if now < before:
-        return note(
-            f"{now:,} records behind, {per_second:,.0f} a second fewer: {duration(now / per_second * 1000)} left"
-        )
-    if now == before:
-        return warning(
-            f"{now:,} records behind, and it does not change",
-            "workers stand still, restore, or wait for a broker",
-            "`curl …/readyz` tells what each does; see #alert-noprogress in deploy/README.md",
-        )
+    if per_second > 0:
+        left = duration(now / per_second * 1000)
+        return note(f"{now:,} records behind, {per_second:,.0f} a second fewer: {left} left")
     return warning(
         f"{now:,} records behind, {-per_second:,.0f} a second more",
         "more comes in than is read: profiles get older",
