@@ -22,6 +22,7 @@ from streamer.settings import Settings
 from streamer.tools import supervisor
 from streamer.tools.demo_view import profile_line
 from streamer.tools.demo_worker import DEATHS, WorkerProcess, environment, free_port
+from streamer.tools.prometheus import is_installed
 from tests.worker_process import until
 
 DEMO = [sys.executable, "-m", "streamer", "demo", "--json"]
@@ -61,16 +62,22 @@ def said(demo: "subprocess.Popen[str]", pattern: str) -> str:
     raise AssertionError(f"no {pattern!r} in {seen}")
 
 
-def summary(demo: "subprocess.Popen[str]") -> dict[str, Any]:
+def ended(demo: "subprocess.Popen[str]") -> tuple[dict[str, Any], str]:
+    """The summary, and what people read that `said` did not."""
     out, log = demo.communicate(timeout=PATIENCE_S)
     assert demo.returncode == 0, log
-    return json.loads(out)
+    return json.loads(out), log
+
+
+def summary(demo: "subprocess.Popen[str]") -> dict[str, Any]:
+    return ended(demo)[0]
 
 
 def test_the_demo_takes_events_in_publishes_profiles_and_ends_in_time():
     with running_demo("--seconds", "2", partitions=4) as demo:
         assert said(demo, r"^page +(http://127.0.0.1:\d+/)")
-        report = summary(demo)
+        report, log = ended(demo)
+    assert ("  Partitions owned\n" in log) == is_installed(), "where Prometheus is, the demo ends with the dashboard"
     assert report.keys() == {"events", "profiles_published", "users", "rejected", "events_per_second", "seconds"}
     assert report["events"] > 10_000
     assert report["profiles_published"] >= report["users"] > 400
