@@ -206,7 +206,7 @@ class Settings(BaseSettings):
     trace_context: bool = option(
         default=True,
         unit="switch",
-        why="a profile has the traceparent and tracestate of the event behind it; 0.1 % of the work where there are none",
+        why="a profile has the traceparent and tracestate of the event behind it; 0.1 % of the work",
     )
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(

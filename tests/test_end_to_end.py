@@ -15,7 +15,7 @@ from streamer.events import Click, Item, Purchase
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.load import key_hash
 from streamer.tools.simulate import generate
-from tests.deployment import Deployment, Record, assert_tells, counted, deployed
+from tests.deployment import Deployment, Record, assert_tells, counted, deployed, record
 from tests.worker_process import WorkerProcess
 
 WITHIN_MS = 3000
@@ -95,6 +95,7 @@ def test_profile_has_its_user_as_key_and_the_events_partition(shop: Shop) -> Non
 def test_profile_is_a_cloud_event_in_binary_mode(shop: Shop) -> None:
     for each in shop.deployment.profiles():
         profile, headers = json.loads(each.value), dict(each.headers)
+        headers.pop("traceparent", None)
         assert headers.pop("ce_time").decode()[:10] == time.strftime("%Y-%m-%d", time.gmtime(each.timestamp / 1000))
         assert headers == {
             "ce_specversion": b"1.0",
@@ -104,6 +105,18 @@ def test_profile_is_a_cloud_event_in_binary_mode(shop: Shop) -> None:
             "ce_subject": each.key,
             "content-type": b"application/json",
         }
+
+
+def test_profile_goes_on_with_the_trace_of_the_event_behind_it(shop: Shop) -> None:
+    trace = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
+    [first, second] = clicks("tracy", range(2))
+    shop.deployment.send([record(first)._replace(headers=(("via", b"shop"), trace, ("tracestate", b"shop=1")))])
+    wait_counted(shop.deployment, "tracy", 1)
+    shop.deployment.send([second])
+    wait_counted(shop.deployment, "tracy", 2)
+    published = shop.deployment.profiles("tracy")
+    assert published[0].headers[-2:] == [trace, ("tracestate", b"shop=1")]
+    assert "traceparent" not in dict(published[-1].headers)
 
 
 def test_vector_is_base64_of_as_many_floats_as_it_says(shop: Shop) -> None:

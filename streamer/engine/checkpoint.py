@@ -15,7 +15,7 @@ transaction first, can tell. What a crash between any two steps leaves behind: E
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -78,7 +78,7 @@ class Checkpointer:
         self._failpoint("after_begin")
         with metrics.stage("send"):
             sent = [
-                *await send(producer, topic("profiles"), number, self._profiles(effects.publications)),
+                *await send(producer, topic("profiles"), number, self._profiles(effects)),
                 *await send(producer, settings.models_topic, number, (Outgoing(*model) for model in effects.models)),
                 *await send(producer, topic("rejected"), number, map(self._rejected, effects.rejected)),
             ]
@@ -103,10 +103,10 @@ class Checkpointer:
             TopicPartition(self.settings.topic(name), number): offset for name, offset in effects.position.next.items()
         }
 
-    def _profiles(self, publications: Sequence[Publication]) -> Iterable[Outgoing]:
+    def _profiles(self, effects: Effects) -> Iterable[Outgoing]:
         """CloudEvents in binary mode: the attributes are headers, the value is the profile itself."""
         when = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z").encode()
-        for publication in publications:
+        for publication in effects.publications:
             key = publication.key
             yield Outgoing(
                 key,
@@ -119,6 +119,7 @@ class Checkpointer:
                     ("ce_time", when),
                     ("ce_subject", key),
                     ("content-type", b"application/json"),
+                    *effects.traces.get(key, ()),
                 ],
             )
 

@@ -21,6 +21,7 @@ from streamer.engine.partition import Partition
 from streamer.engine.position import Take
 from streamer.engine.shared import Shared
 from streamer.engine.store import shared_cache
+from streamer.engine.tracing import Traces
 from streamer.engine.transactions import partition_producer
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
@@ -67,6 +68,8 @@ class Engine:
         numbers = sorted({tp.partition for tp in assigned})
         start = time.monotonic()
         self.partitions = {n: Partition(n, self.shared) for n in numbers}
+        for partition in self.partitions.values() if self.settings.trace_context else ():
+            partition.traces = Traces()
         self._checkpointers = {n: self._checkpointer(p) for n, p in self.partitions.items()}
         metrics.PARTITIONS_OWNED.set(len(numbers))
         opening = Opening(self.settings, self.reader, self.partitions, self._block_cache, self._failpoint)

@@ -19,6 +19,7 @@ from streamer.engine.held import Held
 from streamer.engine.position import CATALOGUE, LAYOUT, SIGNALS, USER_EVENTS, Effects, Position, Take
 from streamer.engine.shared import Shared
 from streamer.engine.store import ITEM, POSITION, USER, Row, Store
+from streamer.engine.tracing import Traces
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
@@ -51,6 +52,7 @@ class Partition:
         self.named, self.outbox = Named(), signals_.Outbox()
         self.rejected: list[tuple[str, Any, Rejected]] = []
         self.held = Held()
+        self.traces: Traces | None = None  # where they are passed on
         self._items_stored_at = 0  # ms
         self._heartbeat = Heartbeat(shared.heartbeat_ms)
         self._silent: list[bytes] = []  # users found due for a heartbeat
@@ -119,6 +121,8 @@ class Partition:
         with metrics.stage("fold"):
             folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.tick)
         self._note_changed(batch.slot, order, folded.outcome, events)
+        if self.traces is not None:
+            self.traces.note(parts, order[folded.outcome[order] != DUPLICATE])
         self._send_signals(events, items, order, batch, folded)
         own_tags = any(event.tags for event in events)
         self.named.refer(items, batch.tags, own_tags, catalogue)
@@ -254,6 +258,7 @@ class Partition:
             rejected=rejected,
             position=position,
             slots=slots,
+            traces={} if self.traces is None else self.traces.take(each.key for each in result.publications),
         )
 
     def _position_to_store(self, now_ms: int, *, with_items: bool) -> Position:

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.engine.store import Row
+from streamer.engine.transactions import Headers
 from streamer.events import KINDS
 from streamer.pipeline.cut import Publication
 from streamer.pipeline.decode import Rejected
@@ -54,3 +55,4 @@ class Effects(NamedTuple):
     rejected: list[tuple[str, Any, Rejected]]
     position: Position
     slots: NDArray[np.int64]
+    traces: dict[bytes, Headers]  # by user: headers of the profile, from those of the event behind it

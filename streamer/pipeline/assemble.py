@@ -27,6 +27,11 @@ def keys_of(parts: Sequence[Part]) -> list[bytes]:
     return [record.key or b"" for part in parts for record in _good(part)]
 
 
+def records_of(parts: Sequence[Part]) -> list[Any]:
+    """The record of every good event, part after part."""
+    return [record for part in parts for record in _good(part)]
+
+
 def _good(part: Part) -> Sequence[Record]:
     """The records of the good events."""
     places = part.decoded.places

@@ -52,6 +52,10 @@ PROFILE_HEADERS = {
     "ce_subject": {"type": "string", "description": "user_id"},
     "content-type": {"const": "application/json"},
 }
+TRACE_HEADERS = {
+    "traceparent": {"type": "string", "description": "of the event behind the profile (W3C trace context)"},
+    "tracestate": {"type": "string", "description": "of the event behind the profile (W3C trace context)"},
+}
 REJECTED_HEADERS = {
     "reason": {"enum": list(get_args(Reason))},
     "detail": {"type": "string", "description": "for people: what is wrong with this record"},
@@ -105,7 +109,11 @@ def _channels() -> dict[str, Channel]:
             ("send",),
             {
                 "profile": Message(
-                    "Profile", _summary(Profile), USER_KEY, _reference("Profile"), headers=_headers(PROFILE_HEADERS)
+                    "Profile",
+                    _summary(Profile),
+                    USER_KEY,
+                    _reference("Profile"),
+                    headers=_headers(PROFILE_HEADERS, TRACE_HEADERS),
                 ),
                 "userErased": Message("User erased", "Null: the user was erased.", USER_KEY, {"type": "null"}),
             },
@@ -195,8 +203,9 @@ def _message(name: str, message: Message) -> dict[str, Any]:
     return document | ({"headers": message.headers} if message.headers else {})
 
 
-def _headers(properties: dict[str, Any]) -> dict[str, Any]:
-    return {"type": "object", "required": list(properties), "properties": properties, "additionalProperties": True}
+def _headers(required: dict[str, Any], optional: dict[str, Any] | None = None) -> dict[str, Any]:
+    properties = required | (optional or {})
+    return {"type": "object", "required": list(required), "properties": properties, "additionalProperties": True}
 
 
 def _reference(name: str) -> dict[str, Any]:
