@@ -24,7 +24,7 @@ from tests.fleet import share
 from tests.worker_process import WorkerProcess, until
 
 SCALE = 10
-RATE, USERS = 300.0, 5000  # so many that an outage delays as many changes as it delays events
+RATE, USERS = 300.0, 49_999  # so many that what they do goes on to matter; no divisor in common with the items
 FLOOD = 2000.0  # events a second, against workers that run a twentieth of the time
 REST_S = 20.0  # between two faults: graphs need some calm to show them
 LATE_S = 40.0  # an outage that makes more than 14.4 % of six minutes' changes late
@@ -130,11 +130,13 @@ class Chaos:
     # ---- faults
     def suffer(self, fault: "Fault") -> None:
         """One fault, and the calm after it."""
-        start_s = time.time()
-        fault.act(self)
-        over_s = time.time()
-        self.until_well()
-        self.spans.append(Span(fault.name, start_s, over_s, time.time()))
+        start_s = over_s = time.time()
+        try:
+            fault.act(self)
+            over_s = time.time()
+            self.until_well()
+        finally:
+            self.spans.append(Span(fault.name, start_s, over_s, time.time()))
         self.wait(REST_S)
 
 

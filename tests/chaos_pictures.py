@@ -1,5 +1,6 @@
 """Graphs of a chaos run: what Prometheus saw, with every fault shaded and named."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def _figure(chaos: Chaos, path: Path, title: str, paint: Callable[[Axes], None])
     paint(axes)
     for span in chaos.spans:
         _shade(chaos, axes, span)
-    axes.set(xlabel="minutes", xlim=(0, None))
+    axes.set(xlabel="minutes", xlim=(0, (time.time() - chaos.start_s) / 60))
     axes.set_title(title, loc="left", pad=18)
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=100)
@@ -85,7 +86,7 @@ def _lines(chaos: Chaos, axes: Axes, what: tuple[str, str, dict[str, str]]) -> N
                 name = name.replace(f"{{{{{key}}}}}", value)
             axes.plot([(at - chaos.start_s) / 60 for at in times], values, label=name, lw=1)
     axes.set(ylabel=unit, ylim=(0, None))
-    axes.legend(loc="upper left", fontsize=8)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=8)
 
 
 def _alerts(chaos: Chaos, axes: Axes) -> None:

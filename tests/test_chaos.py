@@ -19,7 +19,8 @@ from tests.fleet import check, share
 from tests.worker_process import ROOT
 
 RULES = ROOT / "deploy" / "prometheus" / "rules.yml"
-FRESHNESS = {"FreshnessBurnsFast", "FreshnessBurns", "FreshnessBurnsSlowly"}  # also the machine's
+# What the machine alone can set off: it may be slow, and others may fill its disk.
+MACHINE = {"FreshnessBurnsFast", "FreshnessBurns", "FreshnessBurnsSlowly", "DiskFills"}
 
 pytestmark = [
     pytest.mark.slow,
@@ -56,7 +57,7 @@ def test_every_fault_shows_and_sets_off_its_alerts(
         try:
             chaos.until_well()
             chaos.wait(REST_S)
-            assert chaos.firing(chaos.start_s) <= FRESHNESS
+            assert chaos.firing(chaos.start_s) <= MACHINE
             suffered = []
             for fault in itertools.cycle(FAULTS):
                 if len(suffered) >= len(FAULTS) and time.time() > chaos.start_s + 60 * minutes:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,20 @@ def test_restore_is_slow_or_stands_still(tmp_path: Path) -> None:
     opening.restored(11, 100)
     assert opening.steps > before
     assert opening.doing.startswith("restoring 1 partitions, 11 %, 89 rows left, about ")
+
+
+def test_a_catalogue_that_is_loaded_and_goes_on_is_no_step_of_a_restore_that_stands_still(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = count()
+    monkeypatch.setattr(CatalogueReader, "records_read", property(lambda _: next(read)))
+    settings = load(data_dir=tmp_path, failpoints=False)
+    shared = shared_state(settings)
+    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    opening = Opening(settings, reader, {0: Partition(0, shared)}, shared_cache(8), Failpoint(settings))
+    assert opening.steps < opening.steps
+    reader.loaded.set()
+    assert opening.steps == opening.steps
 
 
 # ---- on a real broker

@@ -53,8 +53,9 @@ class Opening:
 
     @property
     def steps(self) -> int:
-        """Grows with every step forward."""
-        return self._done + self._restored_to + self._reader.records_read
+        """Grows with every step forward. What a loaded catalogue goes on reading is no step of ours."""
+        read = 0 if self._reader.loaded.is_set() else self._reader.records_read
+        return self._done + self._restored_to + read
 
     async def run(
         self, producers: Mapping[int, Any], first: Mapping[TopicPartition, int], committed: Committed
