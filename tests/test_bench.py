@@ -24,6 +24,7 @@ from streamer.settings import Settings
 from streamer.tools.bench import kafka_streams, light_job, markdown, world
 from streamer.tools.bench.cores import Machine
 from streamer.tools.bench.growth import Growth, Items, Return, Users, per_event_and_row
+from streamer.tools.bench.http import Answers
 from streamer.tools.bench.kafka_streams import MissingPeerError
 from streamer.tools.bench.latency import Latency
 from streamer.tools.bench.light_job import BLANK, ROW, Event, item_facts, profile, update
@@ -218,6 +219,11 @@ def report() -> Report:
             {"kafka_streams": "no javac"},
         ),
         latency={"1000": Latency(events_per_second=999.0, profiles=10, p50=40.0, p90=60.0, p99=90.0, max=95.0)},
+        http={
+            "1000": Answers(
+                events_per_second=999.0, questions_per_second=10.0, refused=0, p50=1.0, p90=2.0, p99=3.0, max=4.0
+            )
+        },
         growth=Growth(
             users=users,
             items=[Items(100, COST), Items(200, COST)],
@@ -293,8 +299,10 @@ def bench(directory: Path, *options: str) -> tuple[dict[str, Any], str]:
 
 @pytest.mark.timeout(600)
 def test_a_part_can_be_run_alone(tmp_path: Path) -> None:
-    found, _ = bench(tmp_path, "--quick", "--only", "latency", "--report", str(tmp_path / "out"))
-    assert found["seconds"].keys() == {"latency"}
+    found, _ = bench(tmp_path, "--quick", "--only", "latency", "--only", "http", "--report", str(tmp_path / "out"))
+    assert found["seconds"].keys() == {"latency", "http"}
+    for at in found["http_ms"].values():
+        assert (0 < at["p50"] <= at["p90"] <= at["p99"] <= at["max"], at["refused"]) == (True, 0)
     for at in found["latency_ms"].values():
         assert 0 <= at["p50"] <= at["p90"] <= at["p99"] <= at["max"]
         assert at["profiles"] > 0

@@ -96,6 +96,7 @@ class BenchPart(StrEnum):
 
     SPEED = "speed"
     LATENCY = "latency"
+    HTTP = "http"
     GROWTH = "growth"
     MEMORY = "memory"
     SCALING = "scaling"
@@ -115,7 +116,7 @@ def bench(
 ) -> None:
     """Measure a worker on one core, beside its peers, in one run on an embedded Kafka.
 
-    Speed beside Kafka Streams, Quix Streams, a stock Faust agent and the floor; latency; how cost grows with users and
+    Speed beside Kafka Streams, Quix Streams, a stock Faust agent and the floor; latency; the API under load; how cost grows with users and
     items; restart and restore; memory; two workers. Exits 1 when a part failed; the others are measured all the same.
 
     Example: streamer bench --quick --only speed --json

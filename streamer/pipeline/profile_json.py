@@ -131,7 +131,8 @@ def moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, telling: T
     Of a first profile, that it is one says it all.
     """
     if not telling.reasons.any():  # one profile that somebody asks for: half of its time would go into nothing
-        return Moves(*_entries(_NOBODY, ACTIVITY, rank=0)[2:], np.zeros(len(slots) + 1, np.int64))
+        _, _, what, tag, before, after = _entries(_NOBODY, ACTIVITY, rank=0)
+        return Moves(what, tag, before, after, np.zeros(len(slots) + 1, np.int64))
     first = telling.reasons & gate.FIRST != 0
     later = np.where(first, 0, telling.reasons)
     lost = np.flatnonzero((later & gate.INTERESTS != 0) & (users.head["lost_tag"][slots] != 0))

@@ -30,6 +30,11 @@ NOTES: Final = {
         " the broker's own timestamps. Profiles that went out because a small change had waited long enough are not"
         " counted."
     ),
+    "The API under load": (
+        "Profiles of users in memory, picked at random, over 32 connections, while events flow. The rate of the"
+        " questions is held whatever the answers do, and an answer's time counts from when its question was due: what"
+        " waits behind a standstill is late too."
+    ),
     "Users": (
         "All users are in the cache. *Few active*: events of 10,000 of them, spread over all, so that rows and"
         " profiles an event are the same at each size. *Anybody*: nearly each event has a row of its own."

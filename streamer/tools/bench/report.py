@@ -6,6 +6,7 @@ import msgspec
 
 from streamer.tools.bench.cores import Machine
 from streamer.tools.bench.growth import Growth
+from streamer.tools.bench.http import Answers
 from streamer.tools.bench.latency import Latency
 from streamer.tools.bench.memory import Memory
 from streamer.tools.bench.scaling import Scaling
@@ -22,6 +23,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     failed: dict[str, str] = {}
     speed: Speeds | None = None
     latency: dict[str, Latency] | None = None
+    http: dict[str, Answers] | None = None
     growth: Growth | None = None
     memory: Memory | None = None
     scaling: Scaling | None = None
@@ -33,6 +35,8 @@ def as_object(report: Report) -> dict[str, Any]:
     found |= found.pop("speed", {})
     if report.latency is not None:
         found["latency_ms"] = found.pop("latency")
+    if report.http is not None:
+        found["http_ms"] = found.pop("http")
     if report.growth is not None:
         found["restore_rows_per_second"] = report.growth.back.restore_rows_per_second
         found["restart_seconds"] = report.growth.back.restart_seconds

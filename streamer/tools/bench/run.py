@@ -15,7 +15,7 @@ from rich.console import Console
 
 from streamer.errors import StreamerError
 from streamer.settings import Settings
-from streamer.tools.bench import growth, latency, markdown, memory, pictures, scaling, speed, tables
+from streamer.tools.bench import growth, http, latency, markdown, memory, pictures, scaling, speed, tables
 from streamer.tools.bench.cores import choose, machine, pinned, versions
 from streamer.tools.bench.plan import FULL, PARTS, QUICK
 from streamer.tools.bench.report import Report, as_object
@@ -29,6 +29,7 @@ ALONE: Final = {"security_protocol": "PLAINTEXT", "replication": -1, "advertised
 MEASURES: Final[dict[str, Callable[[Stage, Any], Any]]] = {
     "speed": speed.measure,
     "latency": latency.measure,
+    "http": http.measure,
     "growth": growth.measure,
     "memory": memory.measure,
     "scaling": scaling.measure,

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table as RichTable
 
 from streamer.tools.bench.growth import Growth
+from streamer.tools.bench.http import Answers
 from streamer.tools.bench.latency import Latency
 from streamer.tools.bench.memory import Memory
 from streamer.tools.bench.report import Report
@@ -61,6 +62,8 @@ def all_tables(report: Report) -> Iterator[list[Table]]:
         yield speed_tables(report.speed)
     if report.latency is not None:
         yield [latency_table(report.latency)]
+    if report.http is not None:
+        yield [http_table(report.http)]
     if report.growth is not None:
         yield growth_tables(report.growth)
     if report.memory is not None:
@@ -127,6 +130,22 @@ def latency_table(latency: dict[str, Latency]) -> Table:
         for rate, at in latency.items()
     ]
     return Table("Latency", ("events a second", "p50 ms", "p90 ms", "p99 ms", "most ms", "profiles", "sent/s"), rows)
+
+
+def http_table(answers: dict[str, Answers]) -> Table:
+    """By events a second."""
+    rows = [
+        (
+            rate,
+            *(f"{ms:,.1f}" for ms in (at.p50, at.p90, at.p99, at.max)),
+            f"{at.questions_per_second:,.0f}",
+            f"{at.refused:,}",
+            f"{at.events_per_second:,.0f}",
+        )
+        for rate, at in answers.items()
+    ]
+    header = ("events a second", "p50 ms", "p90 ms", "p99 ms", "most ms", "answered/s", "refused", "sent/s")
+    return Table("The API under load", header, rows)
 
 
 def growth_tables(growth: Growth) -> list[Table]:
