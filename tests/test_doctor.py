@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
+from kafka.errors import ClusterAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
 from streamer.engine.kafka_clients import admin_client
@@ -100,6 +101,15 @@ def test_a_check_that_fails_and_one_that_hangs_stop_no_other(settings: Settings)
     found = [(each.check, each.severity) for each in examine(settings, checks, timeout_s=0.2)]
     over.set()
     assert found == [("fails", "ok"), ("fails", "warning"), ("hangs", "warning"), ("passes", "ok")]
+
+
+def test_what_a_user_may_not_look_at_is_a_note_and_no_error(settings: Settings) -> None:
+    def looks(_: Settings) -> Iterator[Finding]:
+        with admin_client(settings):
+            raise ClusterAuthorizationFailedError
+        yield ok("never")
+
+    assert "Describe" in find(examine(settings, [Check("limits", looks)]), "note", "may not look").do
 
 
 def doctor(brokers: str, *arguments: str, before: str = "", **options: Any) -> tuple[int, list[dict[str, str]]]:
