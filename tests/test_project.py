@@ -193,14 +193,9 @@ def test_compose_mounts_files_that_are_there() -> None:
             assert volume["type"] == "volume" or (Path(volume["source"]).exists() and volume["read_only"])
 
 
-def test_compose_has_prometheus_ask_every_worker_with_its_token() -> None:
-    config = compose()
+def test_compose_has_prometheus_ask_every_worker() -> None:
     targets = (ROOT / "deploy" / "prometheus" / "prometheus.yml").read_text(encoding="utf-8")
     assert f"targets: [{', '.join(f'{worker}:6066' for worker in WORKERS)}]" in targets
-    tokens = {config["services"][worker]["environment"]["STREAMER_HTTP_TOKEN"] for worker in WORKERS}
-    assert tokens == {config["configs"]["http-token"]["content"]}
-    assert config["services"]["prometheus"]["configs"][0]["target"] == "/etc/prometheus/http-token"
-    assert "credentials_file: http-token" in targets
 
 
 def test_compose_publishes_ports_on_this_machine_only() -> None:

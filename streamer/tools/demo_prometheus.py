@@ -27,7 +27,7 @@ def watched(settings: Settings, home: Path, console: Console) -> Iterator[str | 
         return
     target = f"{reachable(settings.http_host)}:{settings.http_port}"
     rules = RULES if RULES.exists() else None
-    with Prometheus(home, [target], rules, settings.http_token.get_secret_value()) as prometheus:
+    with Prometheus(home, [target], rules) as prometheus:
         show(console, f"Prometheus   {prometheus.url}/graph   (streamer dashboard --prometheus {prometheus.url})")
         yield prometheus.url
 

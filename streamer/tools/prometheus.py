@@ -103,10 +103,9 @@ class Prometheus:
         home: an empty directory for its data.
         targets: host:port of workers.
         rules: a file of recording and alerting rules.
-        token: of the workers, where they ask for one.
     """
 
-    def __init__(self, home: Path, targets: Sequence[str], rules: Path | None = None, token: str = "") -> None:
+    def __init__(self, home: Path, targets: Sequence[str], rules: Path | None = None) -> None:
         self._home = home
         self._port = any_port()
         self._config: dict[str, Any] = {
@@ -114,15 +113,12 @@ class Prometheus:
             "rule_files": [str(rules.resolve())] if rules else [],
             "scrape_configs": [{"job_name": "streamer", "static_configs": [{"targets": list(targets)}]}],
         }
-        if token:
-            self._config["scrape_configs"][0]["authorization"] = {"credentials": token}
         self.url = f"http://{HOST}:{self._port}"
 
     def __enter__(self) -> Self:
         self._home.mkdir(parents=True, exist_ok=True)
         config = self._home / "prometheus.yml"
         config.write_text(json.dumps(self._config), "utf-8")  # JSON is YAML
-        config.chmod(0o600)
         with (self._home / "prometheus.log").open("wb") as log:
             self._guard = subprocess.Popen(  # noqa: S603 - our own guard, and the program that is asked for
                 [
