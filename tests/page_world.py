@@ -59,7 +59,8 @@ class Town:
         deployment.send(self._click(who, item, now_ms) for who, items in STORIES.items() for item in items)
         deployment.send(self._click(who, "tent-1", now_ms) for who in STRANGE_IDS)
         self.worker.wait_ready()
-        until(lambda: all(self._ask(who) for who in (*STORIES, *STRANGE_IDS)), "profiles of everyone")
+        for who in (*STORIES, *STRANGE_IDS):
+            self.profile(who)
 
     async def acts(self, who: str, item: str, *, buys: bool = False) -> str:
         """Somebody looks at an item, or buys it, now; the event's id."""
@@ -71,14 +72,18 @@ class Town:
 
     def profile(self, who: str) -> Any:
         """The profile as the API has it."""
-        return until(lambda: self._ask(who), f"the profile of {who}")
+        return self.ask(f"/v1/users/{quote(who, safe='')}/profile")
+
+    def ask(self, path: str) -> Any:
+        """What the API answers, once it does."""
+        return until(lambda: self._ask(path), f"an answer to {path}")
+
+    def _ask(self, path: str) -> Any:
+        answer = self.worker.get(path)
+        return json.loads(answer[1]) if answer is not None and answer[0] == 200 else None
 
     def _click(self, who: str, item: str, ts: int) -> Click:
         return Click(event_id=f"e{next(self._numbers)}", user_id=who, item_id=item, ts=ts)
-
-    def _ask(self, who: str) -> Any:
-        answer = self.worker.get(f"/v1/users/{quote(who, safe='')}/profile")
-        return json.loads(answer[1]) if answer is not None and answer[0] == 200 else None
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from streamer.tools.kafka import EmbeddedKafka
-from tests.page_world import CHROMIUM, FLAGS, PATIENCE_MS, STRANGE_IDS, Town, Visit, problem, town_on, visiting
+from tests.page_world import CHROMIUM, FLAGS, PATIENCE_MS, SHELF, STRANGE_IDS, Town, Visit, problem, town_on, visiting
 
 api = pytest.importorskip("playwright.async_api", reason="the Python package playwright is not installed")
 axe = pytest.importorskip("axe_playwright_python.async_playwright", reason="axe-playwright-python is not installed")
@@ -73,6 +73,15 @@ async def test_change_appears_without_a_reload(visit: Visit) -> None:
     cause = await visit.town.acts("ada", "tent-1", buys=True)
     await expect(visit.page.locator(".last code")).to_have_text(cause)
     await expect(visit.page.locator(".things li").first).to_contain_text("bought Two-person tent")
+
+
+async def test_titles_are_filled_in_when_they_can_be_had(visit: Visit) -> None:
+    await visit.answers("**/v1/items?*", **problem(503, "not now"))
+    await visit.open("user/grace")
+    latest = visit.page.locator(".things .item").first
+    await expect(latest).to_have_text("stove")
+    await visit.answers("**/v1/items?*")
+    await expect(latest).to_have_text("Gas stove")
 
 
 async def test_feed_shows_who_changes_and_opens_the_person(visit: Visit) -> None:
@@ -140,10 +149,93 @@ async def test_any_id_can_be_looked_up(visit: Visit) -> None:
         await expect(visit.page.get_by_role("heading", name=user_id, exact=True)).to_be_visible()
 
 
+async def test_field_suggests_people_while_one_types(visit: Visit) -> None:
+    await visit.open()
+    field = visit.page.get_by_label("Find a person")
+    await field.press_sequentially("gra")
+    await expect(visit.page.get_by_role("option", name="grace", exact=True)).to_be_visible()
+    await field.press("ArrowDown")
+    await expect(visit.page.get_by_role("option", selected=True)).to_have_text("grace")
+    await field.press("Enter")
+    await expect(visit.page.get_by_role("heading", name="grace", exact=True)).to_be_visible()
+    await expect(visit.page.get_by_role("option")).to_have_count(0)
+
+
+async def test_suggestions_are_not_needed_to_find_a_person(visit: Visit) -> None:
+    await visit.answers("**/v1/users?*", **problem(503, "not now"))
+    await visit.open()
+    field = visit.page.get_by_label("Find a person")
+    await field.fill("grace")
+    await field.press("Enter")
+    await expect(visit.page.get_by_role("heading", name="grace", exact=True)).to_be_visible()
+
+
+async def test_interests_are_shown_as_they_moved(visit: Visit) -> None:
+    await visit.town.acts("mover", "mill")
+    await visit.open("user/mover")
+    await expect(visit.page.locator(".bars .tag").first).to_contain_text(re.compile("coffee|kitchen"))
+    await visit.town.acts("mover", "tent-1", buys=True)
+    lines = visit.page.locator(".moves")
+    await expect(lines.get_by_role("img")).to_have_attribute("aria-label", re.compile("tent from 0\u00a0% to [1-9]"))
+    await lines.get_by_text("As a table").click()
+    await expect(lines.locator("tbody tr")).to_have_count(2)
+
+
+async def test_what_may_come_next_is_told_with_its_reasons(visit: Visit) -> None:
+    await visit.open("user/ada")
+    offer = visit.page.locator(".next li").first
+    answer = visit.town.ask("/v1/users/ada/recommendations?n=6")["items"][0]
+    await expect(offer.locator(".title")).to_have_text(answer["title"])
+    await offer.locator("summary").click()
+    voices = offer.locator(".experts li")
+    await expect(voices).to_have_count(sum(share >= 0.01 for share in answer["experts"].values()))
+    await expect(voices.first.locator(".value")).to_have_text(f"{round(max(answer['experts'].values()) * 100)}\u00a0%")
+    title = SHELF[answer["because"][0]["item_id"]][0]
+    await expect(offer.locator(".why li").first).to_contain_text(title)
+
+
+async def test_map_shows_who_is_into_what_and_leads_to_people(visit: Visit) -> None:
+    await visit.open("map")
+    found = visit.town.ask("/v1/map?n=2000")
+    await expect(visit.page.locator(".plane circle")).to_have_count(len(found["points"]))
+    who, top = found["points"][0]["user_id"], found["points"][0]["top"]
+    await visit.page.get_by_role("button", name=top, exact=True).click()
+    assert visit.page.url.endswith(f"#/map?tag={top}")
+    chosen = visit.page.locator(".plane circle.chosen")
+    await expect(chosen).to_have_count(sum(point["top"] == top for point in found["points"]))
+    await visit.page.get_by_role("link", name=who, exact=True).click()
+    await expect(visit.page.get_by_role("heading", name=who, exact=True)).to_be_visible()
+
+
+async def test_map_can_be_looked_at_closer(visit: Visit) -> None:
+    await visit.open("map")
+    dots = visit.page.locator(".plane circle")
+    places = "(dots) => dots.map((dot) => parseFloat(dot.style.getPropertyValue('--x')))"
+    await expect(dots.first).to_be_attached()
+    before = await dots.evaluate_all(places)
+    await visit.page.get_by_role("button", name="Closer").click()
+    after = await dots.evaluate_all(places)
+    assert max(after) - min(after) == pytest.approx(1.6 * (max(before) - min(before)), rel=0.01)
+
+
+async def test_model_is_held_against_popularity(visit: Visit) -> None:
+    scores = {"log_loss": 5.0, "expected": 0.2, "popularity_log_loss": 6.0}
+    warm = {"events": 300, "hit_rate": 0.3, "popularity_hit_rate": 0.1, **scores}
+    cold = {"events": 100, "hit_rate": 0.1, "popularity_hit_rate": 0.1, **scores}
+    points = [{"at": minute * 60_000, "cold": cold, "warm": warm} for minute in (1, 2)]
+    judged = visit.town.ask("/v1/quality") | {"cold": cold, "warm": warm, "points": points}
+    await visit.answers("**/v1/quality", json=judged)
+    await visit.open("model")
+    await visit.see("the model is right 2.5 times as often")
+    await expect(visit.page.locator("tbody tr").last).to_contain_text("everyone400")
+    await expect(visit.page.get_by_role("img")).to_have_attribute("aria-label", re.compile("popularity from 10"))
+    await expect(visit.page.locator(".experts li")).to_have_count(len(judged["weights"]))
+
+
 async def test_two_people_stand_side_by_side(visit: Visit) -> None:
     await visit.open("user/ada")
     await visit.page.get_by_label("Put beside").fill("grace")
-    await visit.page.get_by_role("button", name="Compare").click()
+    await visit.page.get_by_role("button", name="Compare", exact=True).click()
     row = visit.page.locator(".mirror li", has=visit.page.get_by_text("coffee", exact=True))
     shares = [_share(visit.town.profile(who), "coffee") for who in ("ada", "grace")]
     await expect(row.locator(".value").first).to_have_text(f"{round(shares[0] * 100)}\u00a0%")
@@ -192,7 +284,7 @@ async def test_page_says_that_the_worker_is_gone_and_comes_back_by_itself(visit:
     await asyncio.to_thread(visit.town.worker.stop)
     await expect(visit.page.get_by_role("alert")).to_contain_text("does not answer")
     await expect(visit.page.get_by_role("heading", name="ada", exact=True)).to_be_visible()
-    visit.town.worker.start()
+    await asyncio.to_thread(visit.town.worker.start().wait_ready)
     await expect(visit.page.get_by_role("alert")).to_be_hidden()
     cause = await visit.town.acts("ada", "tent-2", buys=True)
     await expect(visit.page.locator(".last code")).to_have_text(cause)

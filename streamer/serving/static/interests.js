@@ -7,24 +7,36 @@ import * as route from "./route.js";
 import { when } from "./sections.js";
 import { kind, percent, times } from "./words.js";
 
+const SHOWN = 10; // at first
+
 /** The bars; `opened` is the tag whose reasons are shown at first. */
 export function interests(opened) {
   const list = el("ul", { class: "bars" });
-  const most = el("span"), how = el("p", { class: "note" }, "Open a line to see why.");
+  const most = el("span"), how = el("span", { class: "note" }, "Open a line to see why.");
+  const more = el("button", { type: "button", class: "quiet", onclick: () => { all = true; draw(latest); } });
+  let all = false, latest = null;
   const none = el("p", { class: "note" }, "No interest stands out yet: it takes a few events with tags.");
   const place = keyed(list, (tag) => bar(tag, tag === opened));
-  const update = ({ interests: all, changed }) => {
-    const full = scale(all);
-    const rows = place(all, ({ tag }) => tag, full);
-    for (const { tag } of changed) if (rows.has(tag)) flash(rows.get(tag).node);
+  const draw = (profile) => {
+    const full = scale(profile.interests);
+    const shown = profile.interests.filter(({ tag }, at) => all || at < SHOWN || tag === opened);
+    const rows = place(shown, ({ tag }) => tag, full);
+    more.hidden = shown.length === profile.interests.length;
+    say(more, `Show all ${profile.interests.length}`);
     say(most, percent(full));
     most.title = `A full bar is ${percent(full)} of all interests.`;
-    none.hidden = all.length > 0;
+    none.hidden = profile.interests.length > 0;
     how.hidden = legend.hidden = !none.hidden;
+    return rows;
+  };
+  const update = (profile) => {
+    latest = profile;
+    const rows = draw(profile);
+    for (const { tag } of profile.changed) if (rows.has(tag)) flash(rows.get(tag).node);
   };
   const legend = el("div", { class: "legend" }, el("span"),
     el("span", { class: "scale" }, hint("recent", "recent"), most), hint("share", "share"), hint("lift", "lift"));
-  return { node: el("section", { class: "interests" }, el("h3", {}, "Interests"), legend, none, list, how), update };
+  return { node: el("section", { class: "interests" }, el("h3", {}, "Interests"), legend, none, list, el("div", { class: "ends-apart foot" }, how, more)), update };
 }
 
 /** The share at which a bar is full: the longest bar or mark, in steps of 10 %. */

@@ -9,11 +9,11 @@ import { count, percent } from "./words.js";
 
 const MOST = 2000; // people drawn
 const EVERY_MS = 15_000;
-const COLOURS = 8;
+const PALETTE = Array.from({ length: 7 }, (_, n) => `var(--c${n + 1})`);
 const PEOPLE = 12; // named beside the map, of those whom a tag is the strongest interest of
 const box = $("map");
 
-let open = null; // { answer, timer, plane, tag, map }
+let open = null; // { answer, plane, side, tag, map, colours, timer }
 
 /** Show it, with the tag that the address names picked out. */
 export function show({ query }) {
@@ -40,7 +40,7 @@ function begin() {
   const answer = asked(`/v1/map?n=${MOST}`, {
     draw: (map) => {
       if (!map.points.length) return null;
-      Object.assign(open, { map, colours: colours(map) });
+      Object.assign(open, { map, colours: colours(map, open.colours) });
       say(sum, `${count(map.points.length)} of ${count(map.users)} people in memory, each a dot in the colour of the strongest interest. Click one to see the person, or an interest to pick out its people.`);
       redraw();
       return content;
@@ -49,7 +49,7 @@ function begin() {
     lines: 8,
   });
   box.replaceChildren(el("div", { class: "sheet" }, el("h2", {}, "Who is ", hint("map", "close to whom")), answer.node));
-  open = { answer, plane: drawing, side, tag: null, map: null, timer: setInterval(() => document.hidden || answer.ask(), EVERY_MS) };
+  open = { answer, plane: drawing, side, tag: null, map: null, colours: null, timer: setInterval(() => document.hidden || answer.ask(), EVERY_MS) };
   answer.ask();
 }
 
@@ -68,12 +68,14 @@ function redraw() {
   if (focused) side.querySelector(`[data-tag="${CSS.escape(focused)}"]`)?.focus();
 }
 
-/** A colour for each of the tags that most people like best. */
-function colours({ points }) {
+/** A colour for each of the tags that most people like best. A tag keeps its colour as long as it is one of them. */
+function colours({ points }, before) {
   const tops = new Map();
   for (const { top } of points) tops.set(top, (tops.get(top) ?? 0) + 1);
-  const sorted = [...tops].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1)).map(([tag]) => tag);
-  return new Map(sorted.map((tag, n) => [tag, n < COLOURS ? `var(--c${n + 1})` : "var(--soft)"]));
+  const first = [...tops].sort(([a, n], [b, m]) => m - n || (a < b ? -1 : 1)).slice(0, PALETTE.length).map(([tag]) => tag);
+  const kept = new Map(first.filter((tag) => before?.has(tag)).map((tag) => [tag, before.get(tag)]));
+  const free = PALETTE.filter((colour) => ![...kept.values()].includes(colour));
+  return new Map(first.map((tag) => [tag, kept.get(tag) ?? free.shift()]));
 }
 
 function people({ points }, tag) {
@@ -86,7 +88,7 @@ function people({ points }, tag) {
 function tags({ tags: all, points }, colourOf, chosen) {
   const tops = (tag) => points.filter(({ top }) => top === tag).length;
   const row = ({ tag, share, users }) => el("tr", {},
-    el("th", { scope: "row" }, el("button", { type: "button", class: "pick", "data-tag": tag, "aria-pressed": String(tag === chosen), onclick: () => pick(tag) }, el("i", { "--colour": colourOf.get(tag) ?? "var(--line)", "aria-hidden": "true" }), tag)),
+    el("th", { scope: "row" }, el("button", { type: "button", class: "pick", "data-tag": tag, "aria-pressed": String(tag === chosen), onclick: () => pick(tag) }, el("i", { "--colour": colourOf.get(tag) ?? "var(--c8)", "aria-hidden": "true" }), tag)),
     el("td", {}, percent(share, 1)), el("td", {}, count(users)), el("td", {}, count(tops(tag))));
   const heads = ["interest", hint("share", "share"), "people", hint("top", "strongest")];
   const table = el("table", {}, el("caption", { class: "unseen" }, "Interests on the map"),

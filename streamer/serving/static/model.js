@@ -4,8 +4,7 @@ import { asked } from "./asked.js";
 import { chart } from "./chart.js";
 import { $, el, table } from "./dom.js";
 import { hint } from "./hints.js";
-import { voice } from "./next.js";
-import { count, percent } from "./words.js";
+import { count, expert, percent } from "./words.js";
 
 const EVERY_MS = 5000;
 const box = $("model");
@@ -76,7 +75,10 @@ function inWords(lines) {
 
 function weights(all) {
   const sorted = Object.entries(all).sort(([, a], [, b]) => b - a);
-  return sorted.length ? el("ul", { class: "experts" }, sorted.map(voice)) : el("p", { class: "note" }, "This worker looks after nobody yet.");
+  if (!sorted.length) return el("p", { class: "note" }, "This worker looks after nobody yet.");
+  const [[, most]] = sorted;
+  const row = ([name, weight]) => el("li", {}, el("span", {}, expert(name)), el("i", { "--share": weight / (most || 1), "aria-hidden": "true" }), el("span", { class: "value" }, weight.toFixed(2)));
+  return el("ul", { class: "experts" }, sorted.map(row));
 }
 
 function numbers({ cold, warm, cold_below: few }, all) {

@@ -36,11 +36,10 @@ function drawn(list, opened) {
 
 function offer(one, most, opened) {
   const shares = Object.entries(one.experts).sort(([, a], [, b]) => b - a).filter(([, share]) => share >= 0.01);
-  const [[first] = []] = shares;
   const summary = el("summary", {},
     el("span", { class: "title" }, one.title || items.name(one.item_id)), el("span", { class: "value" }, percent(one.score, 1)),
     el("span", { class: "thin", "aria-hidden": "true", "--share": one.score / most }),
-    el("span", { class: "note says" }, says(first, one.because)));
+    el("span", { class: "note says" }, says(shares.map(([name]) => name), one.because)));
   const details = el("details", { open: opened.has(one.item_id) }, summary,
     el("h4", {}, hint("experts", "Who speaks for it")), el("ul", { class: "experts" }, shares.map(voice)),
     one.because.length ? [el("h4", {}, "What led to it"), el("ul", { class: "why" }, one.because.map(reason))] : null);
@@ -48,10 +47,10 @@ function offer(one, most, opened) {
   return el("li", {}, details);
 }
 
-function says(first, because) {
-  if (!first) return "could come next";
-  return expertSays(first, because.length ? items.name(because[0].item_id) : null);
+/** The two loudest voices in words. */
+function says(names, because) {
+  const said = names.slice(0, 2).map((name) => expertSays(name, because.length ? items.name(because[0].item_id) : null));
+  return said.flatMap((words, n) => (n ? ["; ", ...words] : words));
 }
 
-/** One member of the team with its share. */
-export const voice = ([name, share]) => el("li", {}, el("span", {}, expert(name)), el("i", { "--share": share, "aria-hidden": "true" }), el("span", { class: "value" }, percent(share)));
+const voice = ([name, share]) => el("li", {}, el("span", {}, expert(name)), el("i", { "--share": share, "aria-hidden": "true" }), el("span", { class: "value" }, percent(share)));

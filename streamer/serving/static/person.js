@@ -60,7 +60,8 @@ function draw(person, profile, live) {
 }
 
 function build(person) {
-  const [name, sum, change, likes, soon, moved, when, things, origin] = [who(), totals(), last(), interests(person.tag), next(person.id), moves(person.id), hours(), recent(), made()];
+  const field = beside(person.id);
+  const [name, sum, change, likes, soon, moved, when, things, origin] = [who(() => field.querySelector("input").focus()), totals(), last(), interests(person.tag), next(person.id), moves(person.id), hours(), recent(), made()];
   person.parts = [name, sum, change, likes, soon, moved, when, things, origin];
   box.replaceChildren(el("div", { class: "sheet profile" },
     el("div", { class: "head" }, name.node, sum.node),
@@ -68,7 +69,7 @@ function build(person) {
     el("div", { class: "columns" },
       el("div", { class: "main" }, likes.node, moved.node),
       el("div", { class: "side" }, soon.node, when.node, things.node)),
-    beside(person.id),
+    field,
     origin.node));
 }
 

@@ -109,7 +109,7 @@ function dot(id) {
   const node = el("circle", { r: 4, "data-user": id });
   const update = (point, at, colourOf, tag) => {
     const [x, y] = at(point);
-    set(node, { "--x": `${x.toFixed(1)}px`, "--y": `${y.toFixed(1)}px`, "--colour": colourOf.get(point.top), "data-top": point.top, class: point.top === tag ? "chosen" : null });
+    set(node, { "--x": `${x.toFixed(1)}px`, "--y": `${y.toFixed(1)}px`, "--colour": colourOf.get(point.top) ?? "var(--c8)", "data-top": point.top, class: point.top === tag ? "chosen" : null });
   };
   return { node, update };
 }

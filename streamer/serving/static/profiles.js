@@ -29,7 +29,9 @@ export function keep(id, shown, failed) {
 
   function listen() {
     let missed = false; // what happened while the stream was broken
-    stream ??= follow(`/v1/changes?user=${encodeURIComponent(id)}`, (name, profile) => name === "profile" && take(profile, true), (error) => {
+    stream ??= follow(`/v1/changes?user=${encodeURIComponent(id)}`, (name, value) => {
+      if (name === "profile") take(value, true);
+    }, (error) => {
       if (!error && missed) load();
       missed = true;
     });

@@ -8,12 +8,13 @@ import { ago, change, count, day, moment } from "./words.js";
 /** A time that is told as how long ago, and stays true. */
 export const when = (ms) => el("time", { datetime: new Date(ms).toISOString(), "data-ts": ms, title: moment(ms) }, ago(ms));
 
-/** Who it is. */
-export function who() {
-  const name = el("h2", {}), line = el("p", { class: "note" });
+/** Who it is; `compare()` is called by who wants to see someone else beside. */
+export function who(compare) {
+  const name = el("h2"), facts = el("span");
+  const line = el("p", { class: "note" }, facts, " · ", el("button", { type: "button", class: "link", onclick: compare }, "compare"));
   const update = ({ user_id, activity }) => {
     say(name, user_id);
-    line.replaceChildren("known since ", el("b", {}, day(activity.first_seen)), " · last seen ", when(activity.last_seen));
+    facts.replaceChildren("known since ", el("b", {}, day(activity.first_seen)), " · last seen ", when(activity.last_seen));
   };
   return { node: el("header", { class: "who" }, name, line), update };
 }

@@ -82,11 +82,11 @@ export function changes(list, most = 3) {
 }
 
 const EXPERTS = {
-  transitions: ["what comes next", "often follows", "often follows what this person did last"],
-  transitions_long: ["what comes later", "often comes some steps after", "often comes some steps after what this person did"],
+  transitions: ["what comes next", "often follows", "often follows what was done last"],
+  transitions_long: ["what comes later", "often comes some steps after", "often comes some steps after what was done"],
   interests: ["interests", null, "fits the interests"],
   titles: ["likeness", "is much like", "is much like recent items"],
-  factors: ["taste", "goes well with", "goes with this person's taste as a whole"],
+  factors: ["taste", "goes well with", "goes with the taste as a whole"],
   popularity_1d: ["popular today", null, "is popular today"],
   popularity_7d: ["popular this week", null, "is popular this week"],
   popularity_30d: ["popular this month", null, "is popular this month"],

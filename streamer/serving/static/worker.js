@@ -40,7 +40,7 @@ export function close() {
 function facts({ version, started_at, events_total, profiles_total, rejected_total, users_cached }) {
   const fact = (name, value) => el("div", {}, el("dt", {}, name), el("dd", {}, value));
   return [
-    el("header", {}, el("h2", {}, "This worker"), el("p", { class: "note" }, `version ${version} · started `, when(started_at))),
+    el("header", {}, el("h2", {}, "This worker"), el("p", { class: "note" }, `version ${version} · started `, when(started_at), " · ", el("a", { href: "/docs" }, "its API"))),
     el("dl", { class: "totals" }, fact(hint("events", "events"), count(events_total)), fact(hint("profiles", "profiles"), count(profiles_total)),
       fact(hint("rejected", "rejected"), count(rejected_total)), fact(hint("memory", "people in memory"), count(users_cached)))];
 }
