@@ -88,7 +88,7 @@ BATCH_RECORDS = Histogram(
     "streamer_batch_records", "Records in one batch handed to the pipeline.", buckets=BATCH_EDGES, registry=REGISTRY
 )
 # Of a batch, of what is learned of items, of a checkpoint. `send` and `commit` wait for Kafka most of their time.
-STAGES: Final = ("decode", "load", "assemble", "fold", "learn", "refresh", "gate", "send", "commit", "store")
+STAGES: Final = ("decode", "load", "assemble", "fold", "learn", "refresh", "board", "gate", "send", "commit", "store")
 STAGE_SECONDS = Counter(
     "streamer_stage_seconds_total",
     f"Time spent by stage: {', '.join(STAGES)}.",

@@ -88,10 +88,12 @@ class Settings(BaseSettings):
         ge=1000,
         le=100_000_000,
     )
-    ranking: bool = option(
-        default=True,
-        unit="switch",
-        why="off: no recommendations, and every worker saves what it keeps for them, 3 KB an item with events",
+    ranking_mb: int = option(
+        1024,
+        "MiB",
+        "the most that a worker keeps of which items follow each other: 3 KB an item with events, until this is full."
+        " 0: no recommendations",
+        ge=0,
     )
     rocksdb_cache_mb: int = option(64, "MiB", "one block cache shared by all partitions", ge=8)
 

@@ -18,10 +18,11 @@ from streamer.model.experts import NAMES
 from streamer.pipeline.rows import pack
 from streamer.settings import Settings, load
 from streamer.tools.evaluate import Options, run
+from streamer.tools.evaluate.recovery import EVENTS, recovery
 from streamer.tools.evaluate.references import References
 from streamer.tools.evaluate.run import Evaluation, ordered
 from streamer.tools.evaluate.tally import UNRANKED, Tally, first, ranks
-from streamer.tools.evaluate.workers import Record, Worker
+from streamer.tools.evaluate.workers import Record, Worker, Workers
 from streamer.tools.lines import Line, parse
 from tests.pipeline_world import DAY_MS, T0
 
@@ -138,31 +139,109 @@ def test_one_worker_and_four_are_about_as_good(settings: Settings, tmp_path: Pat
     assert four.mix.figures(1)["hr@20"] > 0.9 * one.mix.figures(1)["hr@20"]
 
 
-def test_events_are_learned_as_a_worker_learns_them_in_batches(settings: Settings, tmp_path: Path) -> None:
-    lines = parsed(some_lines())
-    one_by_one, at_once = (Worker(0, settings, tmp_path / name) for name in "ab")
-    for worker in (one_by_one, at_once):
-        for line in lines:
-            if line.topic == "items":
-                worker.apply_item(line, owned=True)
-    clicks = [line for line in lines if line.topic == "clicks"]
+class Rehearsed:
+    """A worker that learned the first events, and what it published of items; `state` is all that it knows, by bits."""
+
+    def __init__(self, settings: Settings, directory: Path, lines: list[Line]) -> None:
+        self.settings, self.directory, self.items = settings, directory, lines[: SHELVES * ON_SHELF]
+        self.models: list[tuple[bytes, bytes | None]] = []
+        self.open()
+        for line in lines[len(self.items) :]:
+            self.worker.partition.apply_events(self.worker.decode(line))
+        self.checkpoint()
+
+    def open(self) -> None:
+        self.worker = Worker(0, self.settings, self.directory)
+        self.worker.partition.load()
+        for line in self.items:
+            self.worker.apply_item(line, owned=True)
+        self.worker.apply_models(self.models)
+
+    def checkpoint(self) -> None:
+        self.worker.now_ms += DAY_MS
+        partition = self.worker.partition
+        effects = partition.cut(last=True)
+        partition.write_to_store(effects, partition.position.checkpoint)
+        self.worker.apply_signals([value for _, value in effects.signals])
+        self.models += partition.own_items.take(self.worker.now_ms)[1]
+        self.worker.apply_models(self.models)
+
+    def restart(self) -> None:
+        """Without a word: what was not checkpointed is gone."""
+        self.worker.close()
+        self.open()
+
+    def learn(self, lines: list[Line]) -> None:
+        records = [Record(line.key, line.value, line.ts or 0, n) for n, line in enumerate(lines)]
+        self.worker.partition.apply_events(self.worker.partition.decode([Take("clicks", records, 0)]))
+
+    @property
+    def state(self) -> tuple[list[bytes], bytes, bytes]:
+        keys = [f"u{u}".encode() for u in range(20)]
+        cache, partition = self.worker.shared.cache, self.worker.partition
+        slots = cache.slots(0, keys, partition._load_users)
+        rows = pack(cache.users, slots, [cache.cause[slot].encode() for slot in slots.tolist()])
+        return rows, *(column.tobytes() for column in self.worker.mixer.mix)
+
+
+@pytest.fixture
+def rehearsed(settings: Settings, tmp_path: Path) -> Iterator[tuple[list[Rehearsed], list[Line]]]:
+    lines = parsed(some_lines(800))
+    known = SHELVES * ON_SHELF + 300
+    made = [Rehearsed(settings, tmp_path / name, lines[:known]) for name in "ab"]
+    yield made, lines[known:]
+    for one in made:
+        one.worker.close()
+
+
+def test_events_are_learned_as_a_worker_learns_them_in_batches(
+    rehearsed: tuple[list[Rehearsed], list[Line]],
+) -> None:
+    (one_by_one, at_once), clicks = rehearsed
+    before = at_once.state
+    assert one_by_one.state == before
     for line in clicks:
-        one_by_one.partition.apply_events(one_by_one.decode(line))
-    records = [Record(line.key, line.value, line.ts or 0, n) for n, line in enumerate(clicks)]
-    at_once.partition.apply_events(at_once.partition.decode([Take("clicks", records, 0)]))
-    rows = []
-    for worker in (one_by_one, at_once):
-        cache = worker.shared.cache
-        slots = np.array([cache.find(0, f"u{u}".encode()) for u in range(20)])
-        rows.append(pack(cache.users, slots, [cache.cause[slot].encode() for slot in slots.tolist()]))
-        worker.close()
-    assert rows[0] == rows[1]
+        one_by_one.learn([line])
+    at_once.learn(clicks)
+    assert one_by_one.state == at_once.state
+    assert at_once.state[1] != before[1]  # the mix learned
+
+
+def test_a_worker_that_crashed_learns_the_same_again(rehearsed: tuple[list[Rehearsed], list[Line]]) -> None:
+    (steady, crashed), clicks = rehearsed
+    first, second = clicks[:250], clicks[250:]
+    for one in (steady, crashed):
+        one.learn(first)
+        one.checkpoint()
+    steady.learn(second)
+    crashed.learn(second[:100])
+    crashed.restart()
+    crashed.learn(second)
+    assert crashed.state == steady.state
 
 
 def test_interests_are_held_against_the_population_and_against_counts(settings: Settings, tmp_path: Path) -> None:
     found = evaluated(settings, tmp_path, parsed(some_lines())).interests.figures()
     assert found["nll"] < found["global"]["nll"]  # type: ignore[index]
     assert found.keys() == {"nll", "hr@5", "global", "lifetime"}
+
+
+def test_a_profile_follows_a_switch_of_interest(settings: Settings, tmp_path: Path) -> None:
+    shelves = [[f"i{shelf}-{n}" for n in range(EVENTS)] for shelf in range(2)]
+    lines = [
+        {"type": "item", "item_id": item, "title": item, "tags": [f"shelf {shelf}"]}
+        for shelf, items in enumerate(shelves)
+        for item in items
+    ]
+    workers = Workers(settings, tmp_path)
+    for line in parsed([json.dumps(line).encode() for line in lines]):
+        workers.apply_item(line)
+    taken = {f"u{n}": dict.fromkeys(shelves[n % 2], 0) for n in range(4)}
+    found = recovery(workers, taken, T0)
+    workers.close()
+    assert found["users"] == 2
+    assert 1 < found["median"] <= EVENTS
+    assert found["mean"] == found["median"]
 
 
 # Order and limits
@@ -249,6 +328,8 @@ def test_the_command_prints_one_object_for_programs(file: Path, settings: Settin
     assert found["references"].keys() == {"popularity", "isgd"}
     assert found["mix"].keys() == {"hr@1", "hr@5", "hr@10", "hr@20", "ndcg@20", "mrr", "coverage"}
     assert found["interests"]["global"].keys() == {"nll", "hr@5"}
+    assert set(found["experts"]["titles"]) - found["mix"].keys() == {"worth"}
+    assert found["recovery"] == {"users": 0}
     assert found["us_learn"] > 0
     assert found["us_rank"] > 0
 

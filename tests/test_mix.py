@@ -25,32 +25,41 @@ class Plain:
         self.weights = [[START] * M] + [[0.0] * M for _ in range(BUCKETS)]
         self.squares = [[0.0] * M for _ in range(1 + BUCKETS)]
 
-    def learn(self, history: int, evidence: list[list[float]], taken: int) -> float:
+    def learn(
+        self, history: int, evidence: list[list[float]], taken: int, silence: list[float], outside: int
+    ) -> list[float]:
         own = 1 + min(int(math.log2(max(history, 1))), BUCKETS - 1)
         theta = [max(a + b, 0.0) for a, b in zip(self.weights[0], self.weights[own], strict=True)]
-        e = [math.exp(sum(w * x for w, x in zip(theta, row, strict=True))) for row in evidence]
+        rows = [*evidence, silence]
+        e = [math.exp(sum(w * x for w, x in zip(theta, row, strict=True))) for row in rows]
+        total = sum(e[:-1]) + outside * e[-1]
         for m in range(M):
-            gradient = evidence[taken][m] - sum(p * row[m] for p, row in zip(e, evidence, strict=True)) / sum(e)
+            mean = sum(p * row[m] for p, row in zip(e[:-1], evidence, strict=True)) + outside * e[-1] * silence[m]
+            gradient = rows[taken][m] - mean / total
             for row, rate in ((0, RATE), (own, OWN_RATE)):
                 self.squares[row][m] += gradient**2
                 self.weights[row][m] += rate * gradient / math.sqrt(1 + self.squares[row][m])
         self.weights[0] = [max(w, 0.0) for w in self.weights[0]]
-        return math.log(e[taken] / sum(e))
+        return [p / total for p in e]
 
 
-steps = st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 2**32 - 1), st.integers(0, 5)), max_size=12)
+SILENCE = np.array([-1.2, 0.0, -0.5])
+steps = st.lists(
+    st.tuples(st.integers(0, 5000), st.integers(0, 2**32 - 1), st.integers(-1, 5), st.integers(1, 9)), max_size=12
+)
 
 
 @given(steps)
-def test_learning_is_the_plain_loop(history: list[tuple[int, int, int]]) -> None:
+def test_learning_is_the_plain_loop(history: list[tuple[int, int, int, int]]) -> None:
     found, plain = mix.new_mix(M), Plain()
-    for events, seed, taken in history:
+    for events, seed, taken, outside in history:
         evidence = some_evidence(seed)
-        before = evidence.tobytes()
-        assert mix.learn(found, events, evidence, taken) == pytest.approx(
-            plain.learn(events, evidence.tolist(), taken), abs=1e-6
-        )
-        assert evidence.tobytes() == before
+        before = evidence.tobytes(), SILENCE.tobytes()
+        chances = mix.learn(found, events, evidence, taken, SILENCE, outside)
+        expected = plain.learn(events, evidence.tolist(), taken, SILENCE.tolist(), outside)
+        assert chances.tolist() == pytest.approx(expected, abs=1e-6)
+        assert chances[:-1].sum() + outside * chances[-1] == pytest.approx(1)
+        assert (evidence.tobytes(), SILENCE.tobytes()) == before
     np.testing.assert_allclose(found.weights, plain.weights, atol=1e-6)
     np.testing.assert_allclose(found.squares, plain.squares, atol=1e-6)
 
@@ -66,7 +75,7 @@ def test_the_expert_who_knows_wins_and_the_one_who_misleads_is_silenced() -> Non
         evidence = rng.normal(size=(20, M)).astype(np.float32)
         taken = int(np.argmax(evidence[:, 0] + rng.normal(size=20)))
         evidence[:, 2] = -evidence[:, 0]
-        mix.learn(found, 8, evidence, taken)
+        mix.learn(found, 8, evidence, taken, SILENCE, 0)
     knows, guesses, misleads = mix.weights_for(found, 8)
     assert knows > 0.8
     assert guesses < 0.2
@@ -76,7 +85,7 @@ def test_the_expert_who_knows_wins_and_the_one_who_misleads_is_silenced() -> Non
 def test_a_bucket_without_events_goes_by_what_is_true_of_all() -> None:
     found = mix.new_mix(M)
     for seed in range(50):
-        mix.learn(found, 1, some_evidence(seed), 0)
+        mix.learn(found, 1, some_evidence(seed), 0, SILENCE, 5)
     assert mix.weights_for(found, 100).tolist() == found.weights[0].tolist()
     assert mix.weights_for(found, 1).tolist() != found.weights[0].tolist()
 
@@ -84,5 +93,5 @@ def test_a_bucket_without_events_goes_by_what_is_true_of_all() -> None:
 def test_reading_the_mix_changes_nothing() -> None:
     found = mix.new_mix(M)
     before = found.weights.tobytes()
-    mix.utilities(some_evidence(1), mix.weights_for(found, 3))
+    mix.chances(some_evidence(1), mix.weights_for(found, 3), SILENCE, 4)
     assert found.weights.tobytes() == before

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model.ragged import Rows, clear, put
+from streamer.model.ragged import Rows, clear, has_room, put
 
 Key = tuple[int, int]  # row, key
 
@@ -90,3 +90,30 @@ def test_a_cleared_row_is_empty_and_can_be_used_again() -> None:
     assert contents(rows, 0) == {}
     add(rows, 0, 6, 1)
     assert contents(rows, 0) == {6: 1.0}
+
+
+def test_a_pool_at_its_limit_keeps_the_strongest_of_every_row() -> None:
+    rows = Rows(width=2, most=64, limit=4096)
+    rows.reach(200)
+    for i in range(200):
+        for key in range(1, 40):
+            while not has_room(rows.pool, 1) and rows.make_room():
+                pass
+            rows.pool.weights[put(rows.pool, i, np.uint64(key))] = key
+    assert len(rows.pool.keys) <= 4096
+    assert rows.pool.most < 64
+    for i in range(200):
+        kept = contents(rows, i)
+        assert {39: 39.0, 38: 38.0, 37: 37.0}.items() <= kept.items()
+        assert all(weight == key for key, weight in kept.items())
+
+
+def test_a_pool_that_no_pressing_helps_says_so_and_stays_what_it_is() -> None:
+    rows = Rows(width=2, most=64, limit=1024)
+    rows.reach(5000)
+    filled = 0
+    while has_room(rows.pool, 1) or rows.make_room():
+        rows.pool.weights[put(rows.pool, filled, np.uint64(7))] = 1
+        filled += 1
+    assert not rows.make_room()
+    assert [contents(rows, i) for i in range(filled)] == [{7: 1.0}] * filled

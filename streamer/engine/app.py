@@ -24,6 +24,7 @@ from streamer.engine.fetching import Batch, Group
 from streamer.engine.gauges import Gauges
 from streamer.engine.ingest import CHANNEL_BATCHES, Handlers, Ingest
 from streamer.engine.kafka_clients import wait_for_broker
+from streamer.engine.ranking import Renewal
 from streamer.engine.shared import shared_state
 from streamer.engine.store import DataDir
 from streamer.engine.topics import rejected_bytes, require_topics
@@ -153,6 +154,8 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     watchdog = Watchdog(settings.stall_ms / 1000, lambda: work_of(engine, ingest))
     app.service(watchdog)
     app.service(reader)
+    if shared.ranking:
+        app.service(Renewal(shared.ranking, reader.loaded))
     app.service(ingest)
     app.service(Backups(settings, engine))
     _agent(app, "events", events, engine.take_events)

@@ -116,6 +116,8 @@ class Engine:
             for number, partition in partitions.items():
                 await _close(partition, writers.get(number))
                 self.shared.cache.drop(number)
+                if self.shared.ranking:
+                    self.shared.ranking.mixers.pop(number, None)
             metrics.PARTITIONS_OWNED.set(0)
             if partitions:
                 log.info("gave up partitions", partitions=sorted(partitions))

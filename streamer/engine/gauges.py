@@ -99,13 +99,19 @@ def _model(ranking: Ranking) -> Iterable[Metric]:
     loss = CounterMetricFamily(
         "streamer_model_log_loss", "Sum of their log loss in nats, by ranker.", labels=["users", "ranker"]
     )
+    expected = CounterMetricFamily(
+        "streamer_model_expected_hits",
+        "Hits that the model expected: the sum of the probabilities of its first 20.",
+        labels=["users"],
+    )
     for users, (count, sums) in ranking.meter.totals().items():
         events.add_metric([users], count)
+        expected.add_metric([users], sums.expected)
         hits.add_metric([users, "model"], sums.hit)
         hits.add_metric([users, "popularity"], sums.popularity_hit)
         loss.add_metric([users, "model"], sums.log_loss)
         loss.add_metric([users, "popularity"], sums.popularity_log_loss)
-    return events, hits, loss
+    return events, hits, expected, loss
 
 
 def _state(stores: dict[int, Store]) -> Iterable[Metric]:

@@ -17,6 +17,7 @@ from streamer.engine.cache import DIRTY, IN_FLIGHT, CacheFullError
 from streamer.engine.heartbeat import Heartbeat
 from streamer.engine.held import Held
 from streamer.engine.position import CATALOGUE, LAYOUT, SIGNALS, USER_EVENTS, Effects, Position, Take
+from streamer.engine.ranking import PartitionMix
 from streamer.engine.shared import Shared
 from streamer.engine.store import ITEM, POSITION, USER, Row, Store
 from streamer.engine.tracing import Traces
@@ -48,6 +49,7 @@ class Partition:
         self.saved: dict[str, int] = {}
         self.state_lock, self.txn_lock = asyncio.Lock(), asyncio.Lock()
         self.changed = asyncio.Event()  # there is something for a checkpoint to write
+        self.mix = PartitionMix(shared.ranking, number) if shared.ranking else None
         self.own_items = OwnItems(shared.space.dim, seed=number)
         self.named, self.outbox = Named(), signals_.Outbox()
         self.rejected: list[tuple[str, Any, Rejected]] = []
@@ -72,6 +74,8 @@ class Partition:
         self._items_stored_at = self.shared.now_ms() - ITEMS_EVERY_MS * self.number // self.shared.partitions
         for _, row in self._store.scan(ITEM):
             self.own_items.load(row)
+        if self.mix:
+            self.mix.load(self._store)
         self.held.load(self._store)
 
     def _load_position(self, position: Position) -> None:
@@ -119,7 +123,7 @@ class Partition:
             batch = columns(parts, events, slots, items, catalogue)
             order = arrival_order(parts, batch.appended_at)
         with metrics.stage("fold"):
-            folded = fold(cache.users, batch, order, self.shared.half_lives_ms, cache.tick)
+            folded = self._fold(batch, order, items)
         self._note_changed(batch.slot, order, folded.outcome, events)
         if self.traces is not None:
             self.traces.note(parts, order[folded.outcome[order] != DUPLICATE])
@@ -127,6 +131,13 @@ class Partition:
         own_tags = any(event.tags for event in events)
         self.named.refer(items, batch.tags, own_tags, catalogue)
         self._account(parts, folded.outcome)
+
+    def _fold(self, batch: Columns, order: NDArray[np.int64], items: NDArray[np.int64]) -> Folded:
+        shared = self.shared
+        users, tick = shared.cache.users, shared.cache.tick
+        if self.mix is None:
+            return fold(users, batch, order, shared.half_lives_ms, tick)
+        return self.mix.fold(users, batch, order, shared.half_lives_ms, tick, items, shared.now_ms())
 
     def apply_items(self, takes: Iterable[Take]) -> None:
         """Take in catalogue changes that concern items of this partition."""
@@ -247,6 +258,7 @@ class Partition:
         self.position.checkpoint += 1
         position = self._position_to_store(now, with_items=store_items)
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
+        rows += self.mix.rows(now) if self.mix else []
         rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
         rejected, self.rejected, self.rejected_bytes = self.rejected, [], 0
         return Effects(

@@ -1,25 +1,69 @@
-"""Rankings of this worker: one ranker for all its partitions, and what its predictions were worth."""
+"""Rankings of this worker: one ranker for all its partitions, a mix for each, and what predictions were worth."""
 
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+import numpy as np
+from mode import Service
+from numpy.typing import NDArray
+
+from streamer import metrics
+from streamer.engine.exit import leave
+from streamer.engine.store import MIX, Row, Store
 from streamer.model.experts import NAMES
 from streamer.pipeline import recommend
+from streamer.pipeline.fold import DUPLICATE, Columns, Folded, blank, fold
+from streamer.pipeline.layout import Users
+from streamer.pipeline.mixer import Mixer
 from streamer.pipeline.publish import World
 from streamer.pipeline.quality import Meter
 from streamer.pipeline.rank import Ranker
 from streamer.pipeline.recommend import Wanted
-from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.space import ItemSpace, make_board
 from streamer.recommendation import Quality, Recommendations, SimilarItems
+
+# Of one core, for ranking sampled events before they are learned from: at 30,000 events a second 0.3 µs an event.
+SAMPLE_SHARE: Final = 0.01
+SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs
+RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
+RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
+LINKED_AT_ONCE: Final = 200  # models, in 20 ms: then others have their turn
 
 
 class Ranking:
-    """Made before item models are read: from then on their transitions are kept."""
+    """What a worker ranks with. Made before item models are read: from then on their transitions are kept."""
 
-    def __init__(self, space: ItemSpace) -> None:
-        self.ranker = Ranker(space)
-        self.meter = Meter()
+    def __init__(self, space: ItemSpace, partitions: int, most_bytes: int) -> None:
+        self.space, self.ranker, self.meter = space, Ranker(space, most_bytes), Meter()
+        self.sample_share = SAMPLE_SHARE / partitions
+        self.mixers: dict[int, Mixer] = {}  # of the partitions that are open
+        self.ready = False  # there is a board
 
-    def recommend(self, world: World, slot: int, user_id: str, wanted: Wanted) -> Recommendations:
-        """The best for a user, as of their latest event. Changes nothing."""
-        return recommend.recommend(self.ranker, world, slot, user_id, wanted)
+    async def renew(self) -> float:
+        """Take in new models, beside other work; returns for how many seconds to leave it at that."""
+        models, table = self.space.catalogue.models, self.space.catalogue.table
+        spent, more = 0.0, True
+        while more:
+            start = time.perf_counter()
+            more = models.link(table, LINKED_AT_ONCE)
+            spent += time.perf_counter() - start
+            await asyncio.sleep(0)
+        spent += await asyncio.to_thread(self._make_board)
+        metrics.STAGE_SECONDS.labels("board").inc(spent)
+        self.ready = True
+        return max(RENEW_S, spent / RENEW_SHARE)
+
+    def _make_board(self) -> float:
+        """Returns the seconds of CPU that it took."""
+        start = time.thread_time()
+        self.ranker.board = make_board(self.space.sources())
+        return time.thread_time() - start
+
+    def recommend(self, partition: int, world: World, slot: int, user_id: str, wanted: Wanted) -> Recommendations:
+        """The best for a user, as of their latest event, by what the partition's mix learned. Changes nothing."""
+        return recommend.recommend(self.ranker, self.mixers[partition].mix, world, slot, user_id, wanted)
 
     def similar(self, item_id: str, n: int) -> SimilarItems | None:
         """The n items most alike; None for an unknown item. Changes nothing."""
@@ -27,5 +71,74 @@ class Ranking:
 
     def quality(self) -> Quality:
         """What predictions were worth, and what each expert counts for all users."""
-        weights = dict(zip(NAMES, self.ranker.mix.weights[0].tolist(), strict=True))
-        return self.meter.quality(self.ranker.space.model, weights)
+        shared = [mixer.mix.weights[0] for mixer in self.mixers.values()]
+        weights = dict(zip(NAMES, np.mean(shared, axis=0).tolist(), strict=True)) if shared else {}
+        return self.meter.quality(self.space.model, weights)
+
+
+class Renewal(Service):
+    """Renews what a worker ranks with, as long as it runs."""
+
+    logger = logging.getLogger("mode")  # a service's comings and goings: filtered with the library's own
+
+    def __init__(self, ranking: Ranking, loaded: asyncio.Event, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self._ranking, self._loaded = ranking, loaded
+
+    @Service.task
+    async def _follow(self) -> None:
+        await self._loaded.wait()
+        while not self.should_stop:
+            try:
+                wait_s = await self._ranking.renew()
+            except Exception as exc:
+                leave("renewing the board failed", exc)
+            await self.sleep(wait_s)
+
+
+class PartitionMix:
+    """The mix of one partition: what its events teach it, and its row."""
+
+    def __init__(self, ranking: Ranking, number: int) -> None:
+        self._ranking = ranking
+        self.mixer = ranking.mixers[number] = Mixer(ranking.ranker)
+        self._spent_s, self._looked_at = 0.0, 0
+
+    def fold(
+        self,
+        users: Users,
+        batch: Columns,
+        order: NDArray[np.int64],
+        half_lives_ms: NDArray[np.float64],
+        tick: int,
+        items: NDArray[np.int64],
+        now_ms: int,
+    ) -> Folded:
+        """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
+        folded, done = blank(len(order)), 0
+        for place in self.mixer.sample(batch.event[order]).tolist():
+            fold(users, batch, order[done:place], half_lives_ms, tick, folded)
+            done = place + 1
+            one, start = order[place], time.perf_counter()
+            tested = self.mixer.test(users, int(batch.slot[one]), int(items[one]), int(batch.ts[one]))
+            fold(users, batch, order[place:done], half_lives_ms, tick, folded)
+            if tested is not None and folded.outcome[one] != DUPLICATE:
+                self._ranking.meter.add(self.mixer.learn(tested), tested.history, now_ms)
+            self._spent_s += time.perf_counter() - start
+        return fold(users, batch, order[done:], half_lives_ms, tick, folded)
+
+    def rows(self, now_ms: int) -> list[Row]:
+        """What a checkpoint stores."""
+        elapsed_s = (now_ms - self._looked_at) / 1000
+        if elapsed_s * 1000 >= SAMPLE_EVERY_MS:
+            share = self._spent_s / elapsed_s
+            self.mixer.thin(int(share > self._ranking.sample_share) - int(share < self._ranking.sample_share / 4))
+            self._spent_s, self._looked_at = 0.0, now_ms
+        row = self.mixer.take()
+        return [] if row is None else [(MIX, row)]
+
+    def load(self, store: Store) -> None:
+        """Take over what is stored."""
+        row = store.get(MIX)
+        if row is not None:
+            self.mixer.load(row)

@@ -55,7 +55,7 @@ def shared_state(settings: Settings) -> Shared:
         cache=UserCache(settings.cache_users, shape),
         catalogue=catalogue,
         space=space,
-        ranking=Ranking(space) if settings.ranking else None,
+        ranking=Ranking(space, settings.partitions, settings.ranking_mb << 20) if settings.ranking_mb else None,
         limits=Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms),
         policy=Policy(
             Thresholds(

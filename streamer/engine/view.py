@@ -94,8 +94,8 @@ class View:
         if found is None:
             return None
         partition, users, slot = found
-        world = partition.world._replace(users=users)
-        return ranking.recommend(world, slot, user_id, Wanted(n, tag, exclude_seen, max_per_category))
+        world, wanted = partition.world._replace(users=users), Wanted(n, tag, exclude_seen, max_per_category)
+        return ranking.recommend(partition.number, world, slot, user_id, wanted)
 
     def similar(self, item_id: str, n: int) -> SimilarItems | None:
         """The items most alike; None for an unknown item. Raises SwitchedOff."""
@@ -109,7 +109,9 @@ class View:
     def _ranking(self) -> Ranking:
         ranking = self._engine.shared.ranking
         if ranking is None:
-            raise SwitchedOff("this worker does not rank: set STREAMER_RANKING=true on every worker")
+            raise SwitchedOff("this worker does not rank: set STREAMER_RANKING_MB on every worker")
+        if not ranking.ready:
+            raise NotReady("reading what all events taught about items")
         return ranking
 
     def _find(self, user_id: str) -> tuple[Partition, Users, int] | None:

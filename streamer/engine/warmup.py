@@ -16,6 +16,7 @@ from streamer.engine.position import Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.pipeline.item_model import decode_model
+from streamer.pipeline.recommend import Wanted
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -69,3 +70,16 @@ def _run(partition: Partition, first: int) -> None:
     for _, model in effects.models:
         partition.shared.catalogue.apply_model(decode_model(model or b""))
     partition.write_to_store(effects, 1)
+    _rank(partition)
+
+
+def _rank(partition: Partition) -> None:
+    ranking, users = partition.shared.ranking, partition.shared.cache.users
+    if ranking is None:
+        return
+    ranking.ranker.renew()
+    ranking.recommend(partition.number, partition.world, 0, "u", Wanted(1))
+    mixer = ranking.mixers[partition.number]
+    tested = mixer.test(users, 0, partition.shared.catalogue.see("another"), partition.shared.now_ms())
+    if tested is not None:
+        mixer.learn(tested)

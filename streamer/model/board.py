@@ -35,7 +35,8 @@ class Board(NamedTuple):
     fade: NDArray[np.float32]  # [n] brings transitions to the present
     by_source: NDArray[np.float32]  # [n]
     by_destination: NDArray[np.float32]  # [n]
-    seen: int  # items that had an event
+    taken: NDArray[np.bool_]  # [n] whether the item had an event
+    seen: int  # how many had
 
 
 class Models(NamedTuple):
@@ -95,6 +96,7 @@ def make(models: Models, vectors: NDArray[np.float32], tags: NDArray[np.int32], 
         fade=_fades(models.landmarks, now),
         by_source=(1 / (events**0.7 + 2)).astype(np.float32),
         by_destination=(1 / (events**0.5 + 2)).astype(np.float32),
+        taken=models.events > 0,
         seen=int((models.events > 0).sum()),
     )
 
@@ -114,7 +116,7 @@ def _top(popular: NDArray[np.float64], events: NDArray[np.int64]) -> NDArray[np.
     return found[events[found] > 0]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _fades(landmarks, now):  # type: ignore[no-untyped-def]
     out = np.empty(len(landmarks), np.float32)
     for i in range(len(out)):
@@ -122,7 +124,7 @@ def _fades(landmarks, now):  # type: ignore[no-untyped-def]
     return out
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _tags(tags, n_tags, popular, order):  # type: ignore[no-untyped-def]
     """Events, squared weights, lengths, and the lists of the most popular items of each tag."""
     events, count = np.zeros(n_tags), np.zeros(n_tags, np.int64)

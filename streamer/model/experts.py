@@ -49,6 +49,9 @@ STRONGEST_TAGS: Final = 24  # of the user, whose items are candidates
 NEAREST: Final = 128  # vectors
 COSINE_SCALE: Final = 4.0  # brings cosines to the range of the others
 
+# The evidence for an item of which nobody says anything; its vector points anywhere.
+SILENCE: Final = np.array([0.0 if m == FACTORS else math.log(FLOOR) for m in range(len(NAMES))])
+
 
 class User(NamedTuple):
     """What a ranking needs of a user: their items, newest first, and their vector."""

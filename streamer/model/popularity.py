@@ -37,7 +37,7 @@ def learn(
         events[i] += 1
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def at(popularity: NDArray[np.float64], newest: NDArray[np.int64], now: int) -> NDArray[np.float64]:
     """Popularity f64[items, 3] as of `now`; of items whose newest event is later as of that."""
     out = np.empty_like(popularity)

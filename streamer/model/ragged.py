@@ -4,7 +4,8 @@ Row i has `room[i]` places (a power of two) from `at[i]` on, `size[i]` of them t
 and `weights` beside them. A key stands at its hash's place or at the next free one after it. A row that is three
 quarters full moves to the end of the pool with twice the room; one that has `most` keys already drops its weakest
 quarter. A dropped key starts anew when it comes back: what is strong stays, and a newcomer has the time of a quarter of
-the row to become so. Places that rows moved away from are not used again: that wastes less than the rows take.
+the row to become so. Places that rows moved away from are not used again: that wastes less than the rows take. A pool
+that may not grow any more is pressed: rows end to end, each with half as many keys at most, the strongest.
 
 A worked number: most 6, keys 1 to 6 of weights 4, 1, 3, 2, 6, 5, and a seventh comes: key 2 leaves.
 
@@ -26,6 +27,8 @@ from numpy.typing import NDArray
 from streamer.model.compiled import leaf
 
 FIRST_ROOM: Final = 8  # most items have few neighbours
+FEWEST: Final = 8  # keys a row, below which a full pool takes no more
+UNLIMITED: Final = 1 << 62
 
 
 class Pool(NamedTuple):
@@ -46,7 +49,8 @@ class Pool(NamedTuple):
 class Rows:
     """Rows 0, 1, … of at most `most` keys (above 0), each with `width` weights ≥ 0."""
 
-    def __init__(self, width: int, most: int) -> None:
+    def __init__(self, width: int, most: int, limit: int = UNLIMITED) -> None:
+        self.limit = limit  # of places
         index, places = np.zeros(0, np.int64), 1 << (8 * most).bit_length()
         self.pool = Pool(
             index,
@@ -69,8 +73,31 @@ class Rows:
             at, size, room = (np.concatenate([column, more]) for column in (pool.at, pool.size, pool.room))
             self.pool = pool._replace(at=at, size=size, room=room)
 
-    def make_room(self) -> None:
-        """Double the pool."""
+    def make_room(self) -> bool:
+        """Double the pool; at its limit, keep only the strongest keys of each row. False where neither can be done."""
+        if 2 * len(self.pool.keys) <= self.limit:
+            self._double()
+            return True
+        while self.pool.most > FEWEST:
+            self._press(self.pool.most // 2)
+            if 4 * int(self.pool.used[0]) <= 3 * len(self.pool.keys):
+                return True
+        return False
+
+    def _press(self, most: int) -> None:
+        """Set all rows up anew, end to end, with so many keys at most. Cost: 20 ns a key."""
+        old = self.pool
+        fresh = Rows(old.weights.shape[1], most).pool
+        self.pool = fresh._replace(
+            at=np.zeros_like(old.at),
+            size=np.zeros_like(old.size),
+            room=np.zeros_like(old.room),
+            keys=np.zeros_like(old.keys),
+            weights=np.zeros_like(old.weights),
+        )
+        _copy_strongest(old, self.pool)
+
+    def _double(self) -> None:
         pool, used = self.pool, int(self.pool.used[0])
         keys = np.zeros(2 * len(pool.keys), np.uint64)
         weights = np.zeros((2 * len(pool.keys), pool.weights.shape[1]), np.float32)
@@ -86,8 +113,8 @@ class Rows:
 
     def fill(self, i: int, keys: NDArray[np.uint64], weights: NDArray[np.float32]) -> None:
         """Put distinct keys into an empty row."""
-        while not has_room(self.pool, 1):
-            self.make_room()
+        while not has_room(self.pool, 1) and self.make_room():
+            pass
         _fill(self.pool, i, keys, weights)
 
     def move(self, source: int, target: int) -> None:
@@ -102,6 +129,32 @@ class Rows:
 def has_room(pool, rows):  # type: ignore[no-untyped-def]
     """Whether `rows` different rows may be put into, however often: to ask before rows are changed."""
     return pool.used[0] + 8 * pool.most * rows <= len(pool.keys)
+
+
+@leaf
+def _copy_strongest(old, pool):  # type: ignore[no-untyped-def]
+    """The strongest keys of each row of `old`, as many as `pool` takes of them, into its rows, which are blank."""
+    for i in range(len(old.at)):
+        n = _set_aside(old, i)
+        kept = min(n, pool.most)
+        if kept == 0:
+            continue
+        cut, equal = _weakest(old.totals, n, n - kept)
+        room = FIRST_ROOM
+        while 4 * kept > 3 * room:
+            room *= 2
+        pool.at[i], pool.room[i] = pool.used[0], room
+        pool.used[0] += room
+        for e in range(n):
+            total = _total(old.spare_weights, e)
+            if total < cut:
+                continue
+            if total == cut and equal > 0:
+                equal -= 1
+                continue
+            at = put(pool, i, old.spare_keys[e])
+            for m in range(pool.weights.shape[1]):
+                pool.weights[at, m] = old.spare_weights[e, m]
 
 
 @leaf

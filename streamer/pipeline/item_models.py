@@ -1,23 +1,31 @@
 """What the owners of all items published, as every worker holds it: columns by catalogue slot."""
 
+from itertools import islice
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.model import transitions
 from streamer.model.board import Models, no_models
-from streamer.model.ragged import Pool, Rows
+from streamer.model.ragged import UNLIMITED, Pool, Rows
 from streamer.pipeline.hashing import HashTable, lookup_all
 from streamer.pipeline.item_model import ItemModel
+
+LINK_WEIGHTS: Final = 4  # of a neighbour: two memories, two directions
+LINK_BYTES: Final = 8 + 4 * LINK_WEIGHTS
 
 
 class ItemModels:
     """Popularity and transitions of all items; transitions linked by source, both directions in one row."""
 
-    def __init__(self) -> None:
+    def __init__(self, links: Rows | None = None) -> None:
         self._columns = no_models()
-        self._links = Rows(width=4, most=transitions.LINKS)
+        self._links = links or Rows(LINK_WEIGHTS, transitions.LINKS)
         self._follows_transitions = False
         self._waiting: dict[int, ItemModel] = {}  # not linked yet, by slot
+        self._naming_unknown: dict[int, ItemModel] = {}  # linked but for what is not known, by slot
+        self._known = 0  # items at the last `link`
 
     @property
     def links(self) -> Pool:
@@ -29,9 +37,13 @@ class ItemModels:
         self._reach(items)
         return self._columns.first(items)
 
-    def follow_transitions(self) -> None:
-        """Keep the transitions of models from here on: most of a model's size, and only rankings need them."""
+    def follow_transitions(self, most_bytes: int = UNLIMITED) -> None:
+        """Keep the transitions of models from here on, in so much memory: only rankings need them.
+
+        They are most of a model's size. When that memory is full, only the strongest of each item are kept.
+        """
         self._follows_transitions = True
+        self._links.limit = most_bytes // LINK_BYTES
 
     def apply(self, slot: int, model: ItemModel) -> None:
         """Take in a model."""
@@ -42,22 +54,30 @@ class ItemModels:
         columns.landmarks[slot] = model.landmark
         if self._follows_transitions:
             self._waiting[slot] = model
+            self._naming_unknown.pop(slot, None)
 
-    def link(self, table: HashTable) -> None:
-        """Link what came since the last call; `table` has the slots of items.
+    def link(self, table: HashTable, at_once: int | None = None) -> bool:
+        """Link what came since the last call, or so many of these; `table` has the slots of items.
 
-        What names items that are not known yet waits on: at start, models come in any order.
+        Returns whether more are left. A model that names items that are not known waits until there are more items: at
+        start, models come in any order.
         """
-        waiting, self._waiting = self._waiting, {}
-        for slot, model in waiting.items():
+        if table.filled != self._known:
+            self._known = table.filled
+            self._waiting = {**self._naming_unknown, **self._waiting}
+            self._naming_unknown = {}
+        for slot in list(islice(self._waiting, at_once)):
+            model = self._waiting.pop(slot)
             if not self._link(slot, model, table):
-                self._waiting[slot] = model
+                self._naming_unknown[slot] = model
+        return bool(self._waiting)
 
     def drop(self, slot: int) -> None:
         """Forget the model of an item."""
         self._reach(slot + 1)
         self._columns.clear(slot)
         self._waiting.pop(slot, None)
+        self._naming_unknown.pop(slot, None)
         self._link_slots(slot, np.zeros(0, np.int32), np.zeros((0, 2), np.float32))
 
     def _link(self, slot: int, model: ItemModel, table: HashTable) -> bool:
@@ -71,7 +91,8 @@ class ItemModels:
 
     def _link_slots(self, slot: int, sources: NDArray[np.int32], weights: NDArray[np.float32]) -> None:
         while not transitions.link(self._links.pool, slot, sources, weights):
-            self._links.make_room()
+            if not self._links.make_room():
+                return
 
     def _reach(self, items: int) -> None:
         have = len(self._columns.newest)

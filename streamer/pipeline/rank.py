@@ -1,6 +1,4 @@
-"""Rank: which items a user takes next, best first, each with what speaks for it. Reading: nothing changes but the mix,
-and that only when it learns.
-"""
+"""Rank: which items a user takes next, best first, each with what speaks for it. Ranking changes nothing."""
 
 from collections import Counter
 from typing import Any, Final, NamedTuple
@@ -11,13 +9,12 @@ from numpy.typing import NDArray
 from streamer.model import experts, mix
 from streamer.model.board import FLOOR
 from streamer.model.experts import NAMES, User
+from streamer.model.ragged import UNLIMITED
 from streamer.pipeline.layout import Users, recent_of
-from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.space import ItemSpace, make_board
 
 BECAUSE: Final = 3  # items named behind a recommendation: enough for a sentence
 LOOK_AHEAD: Final = 4  # candidates sorted for each that is wanted; all are when filters leave too few of these
-EVERY: Final = 8  # of this many events the mix learns from one
-SAMPLED: Final = 8  # and from so many a checkpoint: to score one takes 0.2 ms
 
 
 class Scored(NamedTuple):
@@ -45,14 +42,19 @@ class Ranked(NamedTuple):
 
 
 class Ranker:
-    """Ranks by all experts, and learns how much each counts. Made before models are read: see `follow_transitions`."""
+    """Ranks by all experts, as of the last `renew`. Made before models are read: see `follow_transitions`."""
 
-    def __init__(self, space: ItemSpace) -> None:
+    def __init__(self, space: ItemSpace, most_bytes: int = UNLIMITED) -> None:
         self.space = space
-        space.catalogue.models.follow_transitions()
-        self.mix = mix.new_mix(len(NAMES))
+        space.catalogue.models.follow_transitions(most_bytes)
+        self.board = make_board(space.sources())
         self._work = experts.scratch(0, 0)
-        self._passed = 0
+
+    def renew(self) -> None:
+        """Take in what changed since the last call."""
+        catalogue = self.space.catalogue
+        catalogue.models.link(catalogue.table)
+        self.board = make_board(self.space.sources())
 
     def user(self, users: Users, slot: int) -> User:
         """What a ranking reads of a user's row."""
@@ -66,40 +68,29 @@ class Ranker:
 
     def score(self, user: User, now_ms: int) -> Scored:
         """Candidates for a user as of a time, with the evidence for each."""
-        board, models = self.space.board, self.space.catalogue.models
+        board, models = self.board, self.space.catalogue.models
         items, tags = len(board.fade), len(board.tag_events)
         user = user._replace(items=self._known(user.items))
         if len(self._work.marks) != items or len(self._work.tags) != tags:
             self._work = experts.scratch(items, tags)
         return Scored(*experts.evidence(board, models.links, user, now_ms, self._work))
 
-    def due(self) -> bool:
-        """Whether the mix learns from the next event; counts it. See `renew`."""
-        self._passed += 1
-        return self._passed % EVERY == 0 and self._passed <= EVERY * SAMPLED
+    def rank(
+        self,
+        user: User,
+        theta: NDArray[np.float64],
+        n: int,
+        now_ms: int,
+        filters: Filters = Filters(),  # noqa: B008 - never changed
+    ) -> list[Ranked]:
+        """The n items that a user takes next, best first, by the weights `theta` of experts (`mix.weights_for`).
 
-    def renew(self) -> None:
-        """A checkpoint: the sample begins anew. So what it costs is bounded in time, however many events there are."""
-        self._passed = 0
-
-    def learn(self, scored: Scored, history: int, taken: int) -> float | None:
-        """Learn that a user with so many events took the item in slot `taken`; log of its probability before that.
-
-        None where it is no candidate: nothing is learned then.
+        Of equals the first in the catalogue. Scores are probabilities among all items that had events.
         """
-        found = np.flatnonzero(scored.slots == taken)
-        if not len(found):
-            return None
-        return float(mix.learn(self.mix, history, scored.evidence, int(found[0])))
-
-    def rank(self, user: User, history: int, n: int, now_ms: int, filters: Filters = Filters()) -> list[Ranked]:  # noqa: B008 - never changed
-        """The n items that a user with so many events takes next, best first; of equals the first in the catalogue."""
         scored = self.score(user, now_ms)
-        theta = mix.weights_for(self.mix, history)
-        utility = mix.utilities(scored.evidence, theta)
-        chance = np.exp(utility - utility.max(initial=-np.inf))
-        chance /= chance.sum()
-        chosen = self._choose(scored.slots, utility, n, filters)
+        outside = max(self.board.seen - int(self.board.taken[scored.slots].sum()), 0)
+        chance = mix.chances(scored.evidence, theta, experts.SILENCE, outside)
+        chosen = self._choose(scored.slots, chance[:-1], n, filters)
         reasons = self._because(user, scored.slots[chosen], now_ms)
         return [
             Ranked(int(scored.slots[c]), float(chance[c]), _shares(scored.evidence[c], theta), because)
@@ -108,31 +99,31 @@ class Ranker:
 
     def nearest(self, slot: int, n: int) -> list[tuple[int, float]]:
         """The n items nearest to that in a slot, with their cosines, best first; none while it has no vector."""
-        unit = self.space.board.unit
+        unit = self.board.unit
         if slot >= len(unit) or not unit[slot].any():
             return []
         cosines = unit @ unit[slot]
-        cosines[slot] = 0  # left out, as those without a vector are
-        order = _best(cosines, np.arange(len(unit)), np.flatnonzero(cosines), LOOK_AHEAD * n)
-        return [(other, float(cosines[other])) for other in order if self._offered(other)][:n]
+        others = np.delete(np.arange(len(unit)), slot)
+        order = _best(cosines, np.arange(len(unit)), others, LOOK_AHEAD * n)
+        return [(other, float(cosines[other])) for other in order if self._offered(other) and unit[other].any()][:n]
 
-    def _choose(self, slots: NDArray[np.int64], utility: NDArray[np.float64], n: int, filters: Filters) -> list[int]:
+    def _choose(self, slots: NDArray[np.int64], chance: NDArray[np.float64], n: int, filters: Filters) -> list[int]:
         """Places of the n best candidates that the filters let through."""
         allowed = np.flatnonzero(self._allowed(slots, filters))
         head = min(len(allowed), LOOK_AHEAD * n)
-        order = _best(utility, slots, allowed, head)
+        order = _best(chance, slots, allowed, head)
         chosen = self._pick(slots, order, n, filters.a_category)
         if len(chosen) < n and head < len(allowed):
-            chosen = self._pick(slots, _best(utility, slots, allowed, len(allowed)), n, filters.a_category)
+            chosen = self._pick(slots, _best(chance, slots, allowed, len(allowed)), n, filters.a_category)
         return chosen
 
     def _pick(self, slots: NDArray[np.int64], order: list[int], n: int, a_category: int | None) -> list[int]:
         """The first n of `order` that may be offered."""
         chosen: list[int] = []
-        count: Counter[str | int] = Counter()
+        count: Counter[str | int | None] = Counter()
         for c in order:
             slot = int(slots[c])
-            category = self._category(slot)
+            category = None if a_category is None else self._category(slot)
             if self._offered(slot) and (a_category is None or count[category] < a_category):
                 count[category] += 1
                 chosen.append(c)
@@ -165,7 +156,7 @@ class Ranker:
         """The user's own items behind each of the slots, the strongest first."""
         items = self._known(user.items)
         links = self.space.catalogue.models.links
-        reasons = experts.reasons(self.space.board, links, user._replace(items=items), now_ms, slots)
+        reasons = experts.reasons(self.board, links, user._replace(items=items), now_ms, slots)
         best = np.argsort(-reasons, axis=1, kind="stable")
         own = [
             [int(items[h]) for h in order if row[h] > 0]
@@ -175,17 +166,15 @@ class Ranker:
 
     def _known(self, items: NDArray[np.int64]) -> NDArray[np.int64]:
         """Slots that the board has; -1 for those that are newer."""
-        return np.where(items < len(self.space.board.fade), items, -1)
+        return np.where(items < len(self.board.fade), items, -1)
 
 
-def _best(
-    utility: NDArray[np.floating[Any]], slots: NDArray[np.int64], allowed: NDArray[np.int64], n: int
-) -> list[int]:
+def _best(score: NDArray[np.floating[Any]], slots: NDArray[np.int64], allowed: NDArray[np.int64], n: int) -> list[int]:
     """The n best of the `allowed` places, best first; of equals the first in the catalogue."""
     if 0 < n < len(allowed):
-        cut = np.partition(utility[allowed], len(allowed) - n)[len(allowed) - n]
-        allowed = allowed[utility[allowed] >= cut]
-    order = allowed[np.lexsort((slots[allowed], -utility[allowed]))]
+        cut = np.partition(score[allowed], len(allowed) - n)[len(allowed) - n]
+        allowed = allowed[score[allowed] >= cut]
+    order = allowed[np.lexsort((slots[allowed], -score[allowed]))]
     return list(order[:n].tolist())
 
 

@@ -5,6 +5,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from streamer.events import KIND_NAMES
+from streamer.model import mix
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.layout import recent_of
@@ -25,8 +26,10 @@ class Wanted(NamedTuple):
     max_per_category: int | None = None
 
 
-def recommend(ranker: Ranker, world: World, slot: int, user_id: str, wanted: Wanted) -> Recommendations:
-    """The best for a user as of their latest event."""
+def recommend(
+    ranker: Ranker, learned: mix.Mix, world: World, slot: int, user_id: str, wanted: Wanted
+) -> Recommendations:
+    """The best for a user as of their latest event, by what a mix has learned."""
     user = ranker.user(world.users, slot)
     head = world.users.head[slot]
     history, as_of = int(head["clicks"]) + int(head["purchases"]), int(head["as_of"])
@@ -35,7 +38,8 @@ def recommend(ranker: Ranker, world: World, slot: int, user_id: str, wanted: Wan
         tag=None if wanted.tag is None else hash_id(wanted.tag),
         a_category=wanted.max_per_category,
     )
-    ranked = ranker.rank(user, history, wanted.n, as_of, filters)
+    theta = mix.weights_for(learned, history)
+    ranked = ranker.rank(user, theta, wanted.n, as_of, filters)
     latest = _latest(ranker, world, slot)
     catalogue = world.space.catalogue
     items = tuple(

@@ -38,10 +38,10 @@ def run(settings: Settings, files: Sequence[Path], options: Options) -> Report:
                 evaluation.feed(line)
                 if evaluation.events % MOVE_EVERY == 0:
                     progress.update(bar, completed=evaluation.events)
+            return report(evaluation)
         finally:
             evaluation.close()
-    bad.close()
-    return report(evaluation)
+            bad.close()
 
 
 def _events(files: Sequence[Path], limit: int | None) -> int:

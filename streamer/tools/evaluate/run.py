@@ -22,6 +22,7 @@ from streamer.pipeline.assemble import Part
 from streamer.pipeline.rank import Scored
 from streamer.settings import Settings
 from streamer.tools.evaluate.interests import InterestTest
+from streamer.tools.evaluate.recovery import recovery
 from streamer.tools.evaluate.references import References
 from streamer.tools.evaluate.tally import UNRANKED, Tally, first, ranks
 from streamer.tools.evaluate.workers import Worker, Workers
@@ -29,7 +30,7 @@ from streamer.tools.lines import Line
 from streamer.tools.load import ITEMS
 
 CHECKPOINT_EVENTS: Final = 64  # between two checkpoints: what a worker at 128 events a second has
-COVERAGE_EVERY: Final = 8  # tests between two whose first 20 are noted
+NOTED_EVERY: Final = 8  # tests between two whose first 20 are noted, and which are ranked without each expert
 NEW: Final = 10  # earlier events of a user who is not new any more
 SEED: Final = 1
 
@@ -69,6 +70,7 @@ class Evaluation:
         self._workers, self._options = Workers(settings, directory), options
         self.mix, self.new, self.old = Tally(), Tally(), Tally()
         self.experts = {name: Tally() for name in NAMES}
+        self.without = [Tally() for _ in range(len(NAMES) + 1)]  # each expert, and last none
         self.references = {name: Tally() for name in ("popularity", "isgd")}
         self.interests = InterestTest()
         self.events = 0
@@ -96,6 +98,15 @@ class Evaluation:
             self._workers.checkpoint(self._newest_ts)
             self.times.checkpoint.append(time.perf_counter() - start)
 
+    def recovery(self) -> dict[str, float]:
+        """How soon profiles follow a switch of interest. Comes last: it feeds events of made-up users."""
+        return recovery(self._workers, self._taken, self._newest_ts)
+
+    def worth(self) -> dict[str, float]:
+        """By expert: by how much the mix's HR@20 falls without it, its other weights being what they are."""
+        *without, whole = (tally.figures(1)["hr@20"] for tally in self.without)
+        return {name: whole - rate for name, rate in zip(NAMES, without, strict=True)}
+
     def close(self) -> None:
         """Let go of the stores."""
         self._workers.close()
@@ -117,8 +128,6 @@ class Evaluation:
         scored = worker.ranker.score(worker.ranker.user(worker.shared.cache.users, slot), event.ts)
         self.times.rank.append(time.perf_counter() - start)
         self._score(worker, scored, item, history, set(taken.values()))
-        if worker.ranker.due() and reference is not None:
-            worker.ranker.learn(scored, history, item)
 
     def _learn(self, worker: Worker, parts: list[Part]) -> None:
         event = parts[0].decoded.events[0]
@@ -133,27 +142,43 @@ class Evaluation:
 
     def _score(self, worker: Worker, scored: Scored, item: int, history: int, taken: set[int]) -> None:
         """Ranks of the item by every expert and by the mix."""
-        theta = mix.weights_for(worker.ranker.mix, history)
+        theta = mix.weights_for(worker.mixer.mix, history)
         columns = np.column_stack([scored.evidence, mix.utilities(scored.evidence, theta)])
         allowed = _candidates(worker, scored, taken)
         place = np.flatnonzero((scored.slots == item) & allowed)
         found = [UNRANKED] * columns.shape[1]
+        outside = max(worker.ranker.board.seen - len(taken) - int(allowed.sum()), 0)
         if len(place):
-            outside = max(worker.shared.space.board.seen - len(taken) - int(allowed.sum()), 0)
             found = ranks(columns, allowed, int(place[0]), outside).tolist()
         for tally, rank in zip([*self.experts.values(), self.mix], found, strict=True):
             tally.add(rank)
         (self.new if history < NEW else self.old).add(found[-1])
-        if self.mix.tested % COVERAGE_EVERY == 0:
+        if self.mix.tested % NOTED_EVERY == 0:
             for tally, column in zip([*self.experts.values(), self.mix], columns.T, strict=True):
                 tally.show(scored.slots[first(column, allowed)])
+            self._leave_out(scored, theta, allowed, place, outside)
+
+    def _leave_out(
+        self,
+        scored: Scored,
+        theta: NDArray[np.float64],
+        allowed: NDArray[np.bool_],
+        place: NDArray[np.int64],
+        outside: int,
+    ) -> None:
+        """Ranks by the mix without one expert, and last by the whole."""
+        silenced = theta * (1 - np.eye(len(theta) + 1, len(theta)))
+        found = [UNRANKED] * len(silenced)
+        if len(place):
+            found = ranks(scored.evidence @ silenced.T, allowed, int(place[0]), outside).tolist()
+        for tally, rank in zip(self.without, found, strict=True):
+            tally.add(rank)
 
 
 def _candidates(worker: Worker, scored: Scored, taken: set[int]) -> NDArray[np.bool_]:
     """Which of the scored items somebody took before, and this user did not."""
-    n = len(worker.shared.space.board.fade)
-    allowed = worker.shared.catalogue.models.columns(n).events > 0
-    allowed[[slot for slot in taken if slot < n]] = False
+    allowed = worker.ranker.board.taken.copy()
+    allowed[[slot for slot in taken if slot < len(allowed)]] = False
     return allowed[scored.slots]
 
 

@@ -12,10 +12,10 @@ from streamer.engine.partition import Partition
 from streamer.engine.position import Take
 from streamer.engine.shared import partition_of, shared_state
 from streamer.engine.store import Store, shared_cache
+from streamer.errors import SettingsError
 from streamer.pipeline.assemble import Part
 from streamer.pipeline.decode import decode_items
 from streamer.pipeline.item_model import decode_model
-from streamer.pipeline.rank import Ranker
 from streamer.settings import Settings
 from streamer.tools.lines import Line
 
@@ -35,14 +35,16 @@ class Record(NamedTuple):
 
 
 class Worker:
-    """One partition, its view of all items, and its ranker. Event time is its clock."""
+    """One partition, its view of all items, and what it ranks with. Event time is its clock."""
 
     def __init__(self, number: int, settings: Settings, directory: Path) -> None:
         self.now_ms = 0
         self.shared = shared_state(settings)._replace(now_ms=lambda: self.now_ms)
         self.partition = Partition(number, self.shared)
         self.partition.store = Store(directory / str(number), shared_cache(CACHE_MB))
-        self.ranker = Ranker(self.shared.space)
+        if self.shared.ranking is None:
+            raise SettingsError("evaluate ranks: set STREAMER_RANKING_MB above 0")
+        self.ranker, self.mixer = self.shared.ranking.ranker, self.shared.ranking.mixers[number]
         self._offset = 0
 
     def apply_item(self, line: Line, *, owned: bool) -> None:
@@ -74,6 +76,7 @@ class Worker:
             else:
                 catalogue.apply_model(decode_model(value))
         self.shared.space.refresh()
+        self.ranker.renew()
 
     def close(self) -> None:
         """Let go of the store."""
@@ -119,7 +122,6 @@ class Workers:
             models += worker.partition.own_items.take(now_ms)[1]
         for worker in self._all:
             worker.apply_models(models)
-            worker.ranker.renew()
 
     def close(self) -> None:
         """Let go of the stores."""
