@@ -210,6 +210,12 @@ class Settings(BaseSettings):
         unit="switch",
         why="a profile has the traceparent and tracestate of the event behind it; 0.1 % of the work",
     )
+    otlp_url: str = option(
+        "",
+        "URL",
+        "spans of batches and checkpoints go there (OTLP over HTTP, …/v1/traces), with the extra `otel`; default: none",
+        pattern=r"^(https?://\S+)?$",
+    )
     log_format: Literal["text", "json"] = option("text", "name", "text for people, json for machines")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = option(
         "INFO", "name", "one line per thing that an operator may want to know"

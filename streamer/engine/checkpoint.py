@@ -63,12 +63,14 @@ class Checkpointer:
                     self.closed |= last
                     return 0
                 self.closed = last
-                start = time.perf_counter()
+                start, began_ns = time.perf_counter(), time.time_ns()
                 effects = partition.cut(last=last)
                 self.pace.restart()
             self._failpoint("after_cut")
             await self._write(effects)
             self._account(effects, time.perf_counter() - start)
+            if partition.spans is not None:
+                partition.spans.checkpoint(effects, began_ns)
             return len(effects.rows)
 
     async def _write(self, effects: Effects) -> None:

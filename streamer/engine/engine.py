@@ -21,7 +21,7 @@ from streamer.engine.partition import Partition
 from streamer.engine.position import Take
 from streamer.engine.shared import Shared
 from streamer.engine.store import shared_cache
-from streamer.engine.tracing import Traces
+from streamer.engine.tracing import Traces, spans_of
 from streamer.engine.transactions import partition_producer
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
@@ -55,6 +55,7 @@ class Engine:
         self._turns = asyncio.Semaphore(AT_ONCE)
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
+        self._spans = spans_of(settings)
         self._failpoint = Failpoint(settings)
 
     # ---- rebalance
@@ -68,8 +69,9 @@ class Engine:
         numbers = sorted({tp.partition for tp in assigned})
         start = time.monotonic()
         self.partitions = {n: Partition(n, self.shared) for n in numbers}
-        for partition in self.partitions.values() if self.settings.trace_context else ():
-            partition.traces = Traces()
+        for partition in self.partitions.values():
+            partition.traces = Traces() if self.settings.trace_context else None
+            partition.spans = self._spans(partition.number)
         self._checkpointers = {n: self._checkpointer(p) for n, p in self.partitions.items()}
         metrics.PARTITIONS_OWNED.set(len(numbers))
         opening = Opening(self.settings, self.reader, self.partitions, self._block_cache, self._failpoint)
@@ -214,8 +216,11 @@ class Engine:
             if self._owner(batch) is None:
                 return
             try:
+                began_ns = time.time_ns()
                 _check_order(partition, batch.takes)
                 change(partition)
+                if partition.spans is not None:
+                    partition.spans.batch(batch.takes, began_ns)
                 self._failpoint("mid_batch")
                 for take in batch.takes:
                     partition.advance(take)

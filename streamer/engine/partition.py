@@ -5,7 +5,7 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -32,6 +32,9 @@ from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
 
+if TYPE_CHECKING:  # with the extra `otel` only
+    from streamer.engine.spans import Spans
+
 REJECTED_BYTES = 16 << 20  # kept for a checkpoint at most, and the batch that went over it
 # Rows of items are stored so often; with many of them more seldom, so many a second; but within so long. What was
 # learned since is learned again after a crash.
@@ -55,6 +58,7 @@ class Partition:
         self.rejected: list[tuple[str, Any, Rejected]] = []
         self.held = Held()
         self.traces: Traces | None = None  # where they are passed on
+        self.spans: Spans | None = None  # where somebody collects them
         self._items_stored_at = 0  # ms
         self._heartbeat = Heartbeat(shared.heartbeat_ms)
         self._silent: list[bytes] = []  # users found due for a heartbeat

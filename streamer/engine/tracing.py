@@ -5,14 +5,20 @@ that is held back while its worker ends, the trace is lost, the change is not.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from numpy.typing import NDArray
 
 from streamer.engine.transactions import Headers
+from streamer.errors import SettingsError
 from streamer.pipeline.assemble import Part, records_of
+from streamer.settings import Settings
+
+if TYPE_CHECKING:  # with the extra `otel` only
+    from streamer.engine.spans import Spans
 
 PARENT, STATE = "traceparent", "tracestate"
 STATE_BYTES: Final = 512  # what the recommendation asks of everyone to pass on; longer ones are left out
@@ -70,3 +76,14 @@ def _named(headers: Iterable[tuple[str, bytes | None]]) -> Iterator[tuple[str, b
     for name, value in headers:
         if value is not None and name in {PARENT, STATE}:
             yield name, value
+
+
+def spans_of(settings: Settings) -> "Callable[[int], Spans | None]":
+    """Makes the spans of a partition, None where nobody collects them. Raises SettingsError without the extra."""
+    if not settings.otlp_url:
+        return lambda partition: None
+    try:
+        from streamer.engine.spans import Spans, tracer
+    except ImportError as exc:
+        raise SettingsError(f"STREAMER_OTLP_URL needs OpenTelemetry ({exc}): pip install 'streamer[otel]'") from exc
+    return partial(Spans, tracer(settings))
