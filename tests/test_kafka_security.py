@@ -63,7 +63,7 @@ async def test_both_libraries_log_in(secure: SecureKafka, how: str) -> None:
 def test_a_wrong_password_is_told_and_not_shown(
     secure: SecureKafka, mechanism: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 1000)
+    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 500)
     settings = load(**secure.login("worker", mechanism, sasl_password=GUESS, broker_wait_ms=1))
     with pytest.raises(BrokerError, match=rf"refuses user 'worker' \({mechanism}\)") as caught:
         wait_for_broker(settings)
@@ -78,7 +78,7 @@ def test_a_client_that_the_endpoint_refuses_ends_the_wait_and_its_secret_is_not_
 
 
 def test_a_broker_of_an_unknown_authority_is_not_trusted(secure: SecureKafka, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 1000)
+    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 500)
     login = {name: value for name, value in secure.login("worker").items() if name != "ssl_cafile"}
     with pytest.raises(BrokerError, match="CERTIFICATE_VERIFY_FAILED"), admin_client(load(**login)):
         pass
@@ -87,7 +87,7 @@ def test_a_broker_of_an_unknown_authority_is_not_trusted(secure: SecureKafka, mo
 def test_who_shows_no_certificate_does_not_get_in_where_it_is_asked_for(
     secure: SecureKafka, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 1000)
+    monkeypatch.setattr(kafka_clients, "BOOTSTRAP_MS", 500)
     settings = load(brokers=secure.tls, security_protocol="SSL", ssl_cafile=secure.cafile)
     with pytest.raises(BrokerError, match="something listens, but not with"), admin_client(settings):
         pass
