@@ -39,7 +39,7 @@ import org.apache.kafka.streams.state.Stores;
 /**
  * A peer: Kafka Streams doing the light job of light_job.py, on one thread, with the row that is described there.
  *
- * <p>java LightJob BROKERS APPLICATION_ID STATE_DIR PROFILES SOURCE...
+ * <p>java LightJob BROKERS APPLICATION_ID STATE_DIR GUARANTEE PROFILES SOURCE...
  *
  * <p>The row is in a RocksDB store with changelog, behind Kafka Streams' record cache: it is written once a commit
  * however often it changed. Profiles of changed users go out once a second. Buffers, batches and fetches are larger
@@ -61,7 +61,7 @@ public final class LightJob {
   static final AtomicBoolean BEGUN = new AtomicBoolean();
 
   public static void main(String[] args) throws InterruptedException {
-    KafkaStreams streams = new KafkaStreams(topology(args[3], List.of(args).subList(4, args.length)), config(args));
+    KafkaStreams streams = new KafkaStreams(topology(args[4], List.of(args).subList(5, args.length)), config(args));
     CountDownLatch ended = new CountDownLatch(1);
     Runtime.getRuntime().addShutdownHook(new Thread(() -> streams.close(Duration.ofSeconds(20))));
     streams.setUncaughtExceptionHandler(
@@ -81,6 +81,7 @@ public final class LightJob {
     config.put(StreamsConfig.BOOTSTRAP_SERVERS_CONFIG, args[0]);
     config.put(StreamsConfig.APPLICATION_ID_CONFIG, args[1]);
     config.put(StreamsConfig.STATE_DIR_CONFIG, args[2]);
+    config.put(StreamsConfig.PROCESSING_GUARANTEE_CONFIG, args[3]);
     config.put(StreamsConfig.NUM_STREAM_THREADS_CONFIG, 1);
     config.put(StreamsConfig.COMMIT_INTERVAL_MS_CONFIG, COMMIT.toMillis());
     config.put(StreamsConfig.STATESTORE_CACHE_MAX_BYTES_CONFIG, 512L << 20);

@@ -18,6 +18,8 @@ from streamer.tools import kafka_jars
 
 SOURCE = Path(__file__).with_name("LightJob.java")
 LOCK = Path(__file__).with_name("kafka_streams_jars.lock")
+# How it may count events, by the peer's name. A commit a second in both; ours is exactly once.
+GUARANTEES = {"kafka_streams": "at_least_once", "kafka_streams_exactly_once": "exactly_once_v2"}
 RELEASE = "17"  # of Java: LightJob needs no newer one, and no older javac is in use
 OPTIONS = (
     "-Xms1g",
@@ -49,8 +51,8 @@ def prepare(home: Path) -> list[str]:
     return [str(classes), *class_path]
 
 
-def command(class_path: list[str], settings: Settings) -> list[str]:
-    """The command line of one run."""
+def command(class_path: list[str], settings: Settings, guarantee: str) -> list[str]:
+    """The command line of one run; `guarantee` as its `processing.guarantee`."""
     topics = [settings.topic(name) for name in ("profiles", *(kind.topic for kind in KINDS))]
     java = [str(JAVA), *OPTIONS, "-cp", os.pathsep.join(class_path), "LightJob"]
-    return [*java, settings.brokers, settings.group_id, str(settings.data_dir), *topics]
+    return [*java, settings.brokers, settings.group_id, str(settings.data_dir), guarantee, *topics]

@@ -7,6 +7,7 @@ has to be through with everything: every event committed, and what they teach ab
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final, NamedTuple
@@ -31,7 +32,7 @@ WARM: Final = 0.3  # of the backlog
 ENOUGH: Final = 0.01  # of the backlog, of a peer that is too slow for all of it
 PEER_STOP_S: Final = 2.0  # all that is looked at is committed by then
 OURS: Final = ("streamer", "streamer_light")
-PEERS: Final = ("kafka_streams", "quix_streams", "stock_faust", "floor")
+PEERS: Final = (*kafka_streams.GUARANTEES, "quix_streams", "stock_faust", "floor")
 
 
 class Size(NamedTuple):
@@ -119,9 +120,10 @@ def _programs(stage: Stage) -> Programs:
     programs = Programs({}, {}, {})
     try:
         class_path = kafka_streams.prepare(stage.home)
-        programs.commands["kafka_streams"] = lambda settings: kafka_streams.command(class_path, settings)
+        for name, guarantee in kafka_streams.GUARANTEES.items():
+            programs.commands[name] = partial(kafka_streams.command, class_path, guarantee=guarantee)
     except MissingPeerError as exc:
-        programs.left_out["kafka_streams"] = str(exc)
+        programs.left_out.update(dict.fromkeys(kafka_streams.GUARANTEES, str(exc)))
     try:
         programs.variables["quix_streams"] = quix.variables(quix.prepare())
         programs.commands["quix_streams"] = lambda _: python("streamer.tools.bench.quix_streams")

@@ -19,7 +19,8 @@ from streamer.tools.bench.window import WAITING, Cost
 NAMES = {
     "streamer": "streamer worker, whole job",
     "streamer_light": "streamer worker, light job",
-    "kafka_streams": "Kafka Streams (Java), light job",
+    "kafka_streams": "Kafka Streams (Java), light job, at least once",
+    "kafka_streams_exactly_once": "Kafka Streams (Java), light job, exactly once",
     "quix_streams": "Quix Streams, light job",
     "stock_faust": "stock Faust agent, light job",
     "floor": "floor: fetch and decode alone",
