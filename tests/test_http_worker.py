@@ -22,7 +22,7 @@ from streamer.settings import load
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.simulate import generate
 from tests.deployment import Deployment, deployed
-from tests.test_serving import event
+from tests.serving_site import event
 from tests.worker_process import WorkerProcess
 
 HOUR_MS = 3_600_000

@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 from functools import partial
 from html.parser import HTMLParser
 from typing import Any
@@ -14,9 +14,8 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from aiohttp import ClientResponse, ClientSession
+from aiohttp import ClientSession
 from structlog.testing import capture_logs
-from yarl import URL
 
 from streamer.errors import SettingsError
 from streamer.metrics import REGISTRY
@@ -25,30 +24,9 @@ from streamer.serving import assets, feed, stream
 from streamer.serving.feed import Feed
 from streamer.serving.http import faust_options, install
 from streamer.serving.view import NotOwner, NotReady, Status
-from streamer.settings import Settings, load
-from tests.serving_world import SESAME, App, Person, Shop, free_port, make_app
-
-
-class Site:
-    """A shop that is served, and a client of it."""
-
-    def __init__(self, shop: Shop, settings: Settings, session: ClientSession) -> None:
-        self.shop, self.settings, self.session = shop, settings, session
-        self.url = f"http://127.0.0.1:{settings.http_port}"
-
-    def get(self, path: str, **options: Any) -> Any:
-        return self.session.get(URL(self.url + path, encoded=True), **options)
-
-    def profile_of(self, user_id: str, **options: Any) -> Any:
-        return self.get(f"/v1/users/{quote(user_id, safe='')}/profile", **options)
-
-
-@asynccontextmanager
-async def served(heartbeat_s: float = 15.0, **options: Any) -> AsyncIterator[Site]:
-    settings, shop = load(http_port=free_port(), **options), Shop(people=4)
-    async with make_app(shop, settings, heartbeat_s=heartbeat_s), ClientSession() as session:
-        yield Site(shop, settings, session)
-
+from streamer.settings import load
+from tests.serving_site import Site, event, problem, refuse, served, status_of
+from tests.serving_world import SESAME, App, Person, Shop, make_app
 
 Serve = Callable[..., Awaitable[Site]]
 
@@ -66,16 +44,6 @@ async def serve() -> AsyncIterator[Serve]:
 @pytest.fixture
 async def site(serve: Serve) -> Site:
     return await serve()
-
-
-async def problem(response: ClientResponse) -> dict[str, Any]:
-    """The body of an error, which is problem+json whatever went wrong."""
-    assert response.content_type == "application/problem+json"
-    body = json.loads(await response.read())
-    assert body["status"] == response.status
-    assert body["title"]
-    assert body["detail"]
-    return dict(body)
 
 
 class TestProfile:
@@ -378,32 +346,6 @@ class TestChanges:
         async with site.get(f"/v1/changes?rate={quote(rate)}") as response:
             assert response.status == 400
             await problem(response)
-
-
-def refuse(error: Exception) -> Callable[..., Any]:
-    def follow(*_: Any) -> Any:
-        raise error
-
-    return follow
-
-
-async def status_of(site: Site, path: str) -> int:
-    async with site.get(path) as response:
-        return int(response.status)
-
-
-async def event(response: ClientResponse) -> dict[str, str]:
-    """The next event of a stream, or its next comment under the empty name."""
-    fields: dict[str, str] = {}
-    async for line in response.content:
-        name, _, value = line.decode().rstrip("\n").partition(": ")
-        if line != b"\n":
-            fields[name] = value
-        elif "retry" in fields:
-            fields = {}
-        else:
-            return fields
-    raise EOFError("the stream ended")
 
 
 class TestFeed:
