@@ -15,6 +15,7 @@ from kafka.errors import KafkaError
 from streamer.engine.kafka_clients import admin_client, kafka_python_options
 from streamer.errors import BrokerError, StreamerError, TopicsError
 from streamer.profile import Profile
+from streamer.serving.tls import client_context
 from streamer.settings import Settings
 from streamer.upstream import murmur2
 
@@ -45,7 +46,7 @@ def fetch_profile(settings: Settings, user_id: str) -> bytes:
     where = f"{host}:{settings.http_port}"
     token = settings.http_token.get_secret_value()
     headers = {"Accept": "application/json"} | ({"Authorization": f"Bearer {token}"} if token else {})
-    connection = http.client.HTTPConnection(host, settings.http_port, timeout=ANSWER_S)
+    connection = _connection(settings, host)
     try:
         connection.request("GET", f"/v1/users/{quote(user_id, safe='')}/profile", headers=headers)
         answer = connection.getresponse()
@@ -60,6 +61,14 @@ def fetch_profile(settings: Settings, user_id: str) -> bytes:
     if status != 200:
         raise _refused(where, status, body)
     return body
+
+
+def _connection(settings: Settings, host: str) -> http.client.HTTPConnection:
+    """To a worker with settings like ours, in TLS where it speaks that."""
+    tls = client_context(settings)
+    if tls is None:
+        return http.client.HTTPConnection(host, settings.http_port, timeout=ANSWER_S)
+    return http.client.HTTPSConnection(host, settings.http_port, timeout=ANSWER_S, context=tls)
 
 
 def decode_profile(body: bytes) -> Profile:
