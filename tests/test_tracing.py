@@ -48,7 +48,7 @@ class Batch:
     def part(self) -> Part:
         places = np.array([i for i in range(len(self.records)) if i not in self.bad], np.int64)
         events = [Click(f"e{i}", "u", "mug", 1) for i in places]
-        return Part(KIND_OF_TOPIC["clicks"], self.records, Decoded(events, places, places, [], 0))
+        return Part(KIND_OF_TOPIC["clicks"], self.records, Decoded(events, places, places, places, [], 0))
 
 
 def note(traces: Traces, *records: Record, bad: set[int] | None = None, order: list[int] | None = None) -> None:

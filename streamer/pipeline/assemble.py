@@ -60,7 +60,7 @@ def columns(
         currency=np.concatenate([_currencies(part) for part in parts]),
         tag_at=tag_at,
         tags=tags,
-        appended_at=np.array([record.timestamp for part in parts for record in _good(part)], np.int64),
+        appended_at=np.concatenate([part.decoded.appended_at for part in parts]),
     )
 
 

@@ -59,6 +59,7 @@ class Decoded(NamedTuple):
     events: list[Any]
     places: NDArray[np.int64]
     ts: NDArray[np.int64]
+    appended_at: NDArray[np.int64]  # of their records
     rejected: list[Rejected]
     newest_ts: int
 
@@ -78,14 +79,19 @@ def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_
     events, rejected = _decode_all(_DECODERS[kind.code], records, limits.max_event_bytes)
     _check_keys(events, rejected, records)
     _check_currencies(events, rejected)
-    kept = [i for i, event in enumerate(events) if event is not None]
-    ts = np.array([events[i].ts for i in kept], np.int64)
-    appended_at = np.array([records[i].timestamp for i in kept], np.int64)
+    places = np.arange(len(events))
+    appended_at = np.array([record.timestamp for record in records], np.int64)
+    if rejected:
+        places = np.delete(places, [place for place, _, _ in rejected])
+        events, appended_at = [events[i] for i in places.tolist()], appended_at[places]
+    ts = np.array([event.ts for event in events], np.int64)
     verdict, newest_ts = _check_times(ts, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
-    rejected += [_wrong_time(kept[j], int(verdict[j]), int(ts[j]), limits) for j in np.flatnonzero(verdict).tolist()]
-    good = np.flatnonzero(verdict == 0)
-    places = np.array(kept, np.int64)[good]
-    return Decoded([events[i] for i in places.tolist()], places, ts[good], sorted(rejected), int(newest_ts))
+    bad = np.flatnonzero(verdict)
+    if len(bad):
+        rejected += [_wrong_time(int(places[j]), int(verdict[j]), int(ts[j]), limits) for j in bad.tolist()]
+        events = [events[j] for j in np.flatnonzero(verdict == 0).tolist()]
+        places, ts, appended_at = np.delete(places, bad), np.delete(ts, bad), np.delete(appended_at, bad)
+    return Decoded(events, places, ts, appended_at, sorted(rejected), int(newest_ts))
 
 
 def decode_items(records: Sequence[Record], limits: Limits) -> tuple[list[tuple[str, Item | None]], list[Rejected]]:
