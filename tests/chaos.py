@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.prometheus import Prometheus, Series, ask_range
 from tests.deployment import Deployment, Feed, Record
-from tests.fleet import share
+from tests.fleet import owned, share
 from tests.worker_process import WorkerProcess, until
 
 SCALE = 10
@@ -107,9 +107,15 @@ class Chaos:
 
     def until_well(self) -> None:
         """Wait until both workers share the partitions, and hardly anything waits."""
-        share(self.fleet, *self.workers)
-        query = 'sum(streamer_lag_records{topic=~"clicks|purchases"}) < 1000'
-        self.fleet.until(lambda: bool(self.series(query, time.time() - 1, 1)), "lag to go")
+        partitions, few = self.fleet.settings.partitions, 1000
+
+        def well() -> bool:
+            self.fleet.tend()
+            have = [owned(worker) for worker in self.workers]
+            lag = self.series('sum(streamer_lag_records{topic=~"clicks|purchases"})', time.time() - 1)
+            return sum(have) == partitions and min(have) > 0 and bool(lag) and lag[0].last < few
+
+        until(well, "all to be well again", PATIENCE_S)
 
     # ---- what Prometheus saw
     def series(self, query: str, since_s: float, step_s: float = 1.0, until_s: float | None = None) -> list[Series]:
