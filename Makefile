@@ -14,7 +14,7 @@ COMPILE := $(UV) pip compile --quiet --universal --python-version 3.11 --generat
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install demo test test-faults chaos check fix bench lock clean
+.PHONY: help install demo test test-faults chaos check fix bench screenshots lock clean
 
 help: ## print this
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ fix: $(INSTALLED) ## format, mend what can be mended, write schemas and dashboar
 
 bench: $(INSTALLED) ## a worker beside its peers, its latency and what size costs (ARGS="--report deploy")
 	$(BIN)/streamer bench $(ARGS)
+
+screenshots: $(INSTALLED) ## the README's pictures of the page, taken of a demo (needs Chromium, as Debian packages it)
+	$(BIN)/python -m tests.screenshots deploy/images
 
 lock: $(UV) ## resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --extra dev --output-file requirements/dev.lock $(ARGS) pyproject.toml

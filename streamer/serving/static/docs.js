@@ -4,6 +4,7 @@ import { $, el } from "./dom.js";
 
 const TOKEN = "streamer-token"; // the explorer page's: kept for this tab only
 const SHOWN = 20000; // characters of an answer
+const TELLING = ["etag", "retry-after", "x-answered-by", "x-profile-age"]; // headers worth a line
 
 const nameOf = (schema) => schema.$ref.split("/").pop();
 
@@ -75,7 +76,7 @@ async function fetched(address) {
   const response = await fetch(address, { headers: token ? { Authorization: `Bearer ${token}` } : {}, cache: "no-store" });
   const text = await response.text();
   const body = response.headers.get("Content-Type")?.includes("json") ? JSON.stringify(JSON.parse(text), null, 2) : text;
-  const headers = [...response.headers].map(([name, value]) => `${name}: ${value}`).join("\n");
+  const headers = TELLING.filter((name) => response.headers.has(name)).map((name) => `${name}: ${response.headers.get(name)}`).join("\n");
   return `${response.status}\n${headers}\n\n${body.slice(0, SHOWN)}${body.length > SHOWN ? "\n…" : ""}`;
 }
 

@@ -7,6 +7,7 @@ import { hint } from "./hints.js";
 import { count, expert, percent } from "./words.js";
 
 const EVERY_MS = 5000;
+const ENOUGH = 10; // judged events of a minute: the rate of fewer jumps about
 const box = $("model");
 
 let open = null;
@@ -45,11 +46,11 @@ function together(one, other) {
 
 function drawn(quality, lines) {
   const all = together(quality.cold, quality.warm);
-  const minutes = quality.points.map(({ at, cold, warm }) => [at, together(cold, warm)]);
+  const minutes = quality.points.map(({ at, cold, warm }) => [at, together(cold, warm)]).filter(([, { events }]) => events >= ENOUGH);
   if (minutes.length > 1) lines.update(series(minutes), minutes[0][0], minutes.at(-1)[0]);
   return el("div", {}, headline(all),
     el("div", { class: "columns" },
-      el("section", {}, el("h3", {}, "Hits by minute"), minutes.length > 1 ? lines.node : el("p", { class: "note" }, "Lines appear here after two minutes.")),
+      el("section", {}, el("h3", {}, "Hits by minute"), minutes.length > 1 ? lines.node : el("p", { class: "note" }, `Lines appear here after two minutes with at least ${ENOUGH} judged events each.`)),
       el("section", {}, el("h3", {}, "Who has how much ", hint("experts", "say")), weights(quality.weights))),
     el("section", {}, el("h3", {}, "In numbers"), numbers(quality, all)),
     el("p", { class: "made note" }, `model “${quality.model}” · since this worker started`));

@@ -5,7 +5,7 @@ import { el } from "./dom.js";
 import { hint } from "./hints.js";
 import { reason } from "./interests.js";
 import * as items from "./items.js";
-import { expert, expertSays, percent } from "./words.js";
+import { expert, expertsSay, percent } from "./words.js";
 
 const SHOWN = 6;
 const EVERY_S = 5; // a ranking costs the worker a millisecond or so: a busy person's needs no more
@@ -36,21 +36,16 @@ function drawn(list, opened) {
 
 function offer(one, most, opened) {
   const shares = Object.entries(one.experts).sort(([, a], [, b]) => b - a).filter(([, share]) => share >= 0.01);
+  const loudest = shares.slice(0, 2).map(([name]) => name), [because] = one.because;
   const summary = el("summary", {},
     el("span", { class: "title" }, one.title || items.name(one.item_id)), el("span", { class: "value" }, percent(one.score, 1)),
     el("span", { class: "thin", "aria-hidden": "true", "--share": one.score / most }),
-    el("span", { class: "note says" }, says(shares.map(([name]) => name), one.because)));
+    el("span", { class: "note says" }, expertsSay(loudest, because ? items.name(because.item_id) : null)));
   const details = el("details", { open: opened.has(one.item_id) }, summary,
     el("h4", {}, hint("experts", "Who speaks for it")), el("ul", { class: "experts" }, shares.map(voice)),
     one.because.length ? [el("h4", {}, "What led to it"), el("ul", { class: "why" }, one.because.map(reason))] : null);
   details.addEventListener("toggle", () => (details.open ? opened.add(one.item_id) : opened.delete(one.item_id)));
   return el("li", {}, details);
-}
-
-/** The two loudest voices in words. */
-function says(names, because) {
-  const said = names.slice(0, 2).map((name) => expertSays(name, because.length ? items.name(because[0].item_id) : null));
-  return said.flatMap((words, n) => (n ? ["; ", ...words] : words));
 }
 
 const voice = ([name, share]) => el("li", {}, el("span", {}, expert(name)), el("i", { "--share": share, "aria-hidden": "true" }), el("span", { class: "value" }, percent(share)));

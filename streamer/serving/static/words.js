@@ -95,8 +95,11 @@ const EXPERTS = {
 /** A member of the model's team by a name for people. */
 export const expert = (name) => EXPERTS[name]?.[0] ?? name.replaceAll("_", " ");
 
-/** What a member of the team says of an item: all of it, or the words before the item of the person that led to it. */
-export function expertSays(name, because) {
-  const [, before, alone] = EXPERTS[name] ?? [null, null, `is favoured by ${expert(name)}`];
-  return because && before ? [`${before} `, because] : [alone];
+/** What members of the team say of an item, as parts of a sentence: those who speak of the item that led to it first. */
+export function expertsSay(names, because) {
+  const known = names.map((name) => EXPERTS[name] ?? [null, null, `is favoured by ${expert(name)}`]);
+  const linked = because ? known.filter(([, before]) => before).map(([, before]) => before) : [];
+  const alone = known.filter(([, before]) => !because || !before).map(([, , words]) => words).join("; ");
+  if (!linked.length) return [alone];
+  return [`${linked.join(" and ")} `, because, alone && `; ${alone}`];
 }
