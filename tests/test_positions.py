@@ -119,7 +119,7 @@ def test_changelog_made_anew_and_empty_leaves_the_only_state_alone(
     settings = deployment.settings
     note(partition, changelog_origin(settings))
     make_anew(settings, admin, settings.changelog_topic)
-    with pytest.raises(StateError, match=r"changelog/0 has no records, but .* another STREAMER_APP_ID"):
+    with pytest.raises(StateError, match=r"changelog/0 has no records, but .* reset --to earliest --drop-state"):
         restore(settings, partition)
     assert partition.store is not None
     assert (partition.store.get(KEY), moved(partition.store)) == (b"on disk", [])

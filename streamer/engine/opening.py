@@ -106,7 +106,8 @@ class Opening:
             if group is not None and not position.checkpoint:
                 raise StateError(
                     f"{tp.topic}/{tp.partition} was read up to {group}, but {self._settings.changelog_topic} knows"
-                    " nothing of it: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID"
+                    " nothing of it: was it deleted? Bring it back; or `streamer reset --to earliest --drop-state`"
+                    " rebuilds everything from the events that are there"
                 )
             position.next[topic] = partition.saved[topic] = first if group is None else group
         noted = position.topic_ids.setdefault(topic, topic_id)

@@ -117,7 +117,8 @@ class Restore:
         if why is not None and first >= end and self._is_its_own(store):
             raise StateError(
                 f"{tp.topic}/{tp.partition} has no records, but {store.path} was saved up to its offset"
-                f" {store.next_offset}: was it deleted? Bring it back, or start anew under another STREAMER_APP_ID;"
+                f" {store.next_offset}: was it deleted? Bring it back; or"
+                " `streamer reset --to earliest --drop-state` rebuilds everything from the events that are there;"
                 " the state on disk is left as it is"
             )
         return why
