@@ -312,7 +312,7 @@ def test_events_that_wait_without_a_worker_are_counted(settings: Settings, produ
     producer.flush()
     found = list(flow.group(settings))
     find(found, "note", "no worker runs")
-    find(found, "note", "30 records wait")
+    find(found, "warning", "30 records wait", "no worker")
 
 
 @pytest.fixture

@@ -190,7 +190,11 @@ def _progress(
         yield ok("every event is read")
         return
     if not running:
-        yield note(f"{behind:,} records wait to be read")
+        yield warning(
+            f"{behind:,} records wait, and no worker reads them",
+            "profiles stand still, and retention deletes what waits for too long",
+            "start workers; of those that ended, exit code and last line say why",
+        )
         return
     time.sleep(TREND_S)
     after = _lag(settings, admin, places)
