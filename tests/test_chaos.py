@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from streamer.engine.warmup import compile_kernels
+from streamer.settings import load
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.prometheus import is_installed
 from tests.chaos import FAULTS, REST_S, Chaos
@@ -41,6 +43,7 @@ def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 @pytest.fixture
 def chaos(tmp_path: Path) -> Iterator[Chaos]:
     """Two workers that share the partitions of a broker of their own."""
+    compile_kernels(load())  # else each worker does, for as long as many faults take
     options = {"partitions": 6, "publish_within_ms": 5000, "seen_ids": 1, "stall_ms": 180_000}
     with EmbeddedKafka(tmp_path / "kafka") as kafka, deployed(kafka.brokers, tmp_path, **options) as fleet:
         fleet.ends = []
