@@ -224,6 +224,7 @@ _KINDS = {
     "topic": ResourceType.TOPIC,
     "group": ResourceType.GROUP,
     "transactional_id": ResourceType.TRANSACTIONAL_ID,
+    "cluster": ResourceType.CLUSTER,
 }
 
 
@@ -240,7 +241,8 @@ def acls(command: str) -> list[ACL]:
     parser.add_argument("--allow-principal", required=True)
     parser.add_argument("--operation", action="append", required=True)
     parser.add_argument("--resource-pattern-type", default="literal")
-    for kind in _KINDS:
+    parser.add_argument("--cluster", action="append_const", const="kafka-cluster", default=[])
+    for kind in [kind for kind in _KINDS if kind != "cluster"]:
         parser.add_argument(f"--{kind.replace('_', '-')}", action="append", default=[])
     found = parser.parse_args(shlex.split(command))
     pattern = ACLResourcePatternType[found.resource_pattern_type.upper()]

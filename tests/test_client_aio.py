@@ -80,7 +80,8 @@ async def test_a_cancelled_task_ends_at_once_and_what_it_had_comes_again(setting
 async def test_cancelling_while_it_waits_ends_its_thread(settings: Settings) -> None:
     async with AsyncProfileSubscriber(settings) as subscriber:
         waiting = asyncio.ensure_future(anext(subscriber))
-        await asyncio.sleep(0)
+        for _ in range(1000):  # until its thread is at it
+            await asyncio.sleep(0)
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
