@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient, OffsetSpec
+from kafka.errors import CoordinatorNotAvailableError
 
 from streamer.engine.kafka_clients import admin_client, kafka_python_options
 from streamer.events import KINDS
@@ -19,6 +20,7 @@ SAMPLE: Final = 100  # records of a partition, the newest: one wrong producer in
 READ_S: Final = 15.0  # for all samples together
 TREND_S: Final = 2.0  # between two looks at the lag: four checkpoints
 POLL_MS: Final = 200
+COORDINATOR_S: Final = 15.0
 READ: Final = (*(kind.topic for kind in KINDS), "items")  # what others write for us
 
 # Partitioners that put keys elsewhere, by the sign that they leave: all wrong keys are where this one puts them.
@@ -144,12 +146,26 @@ def _places(admin: KafkaAdminClient, topics: list[str]) -> list[TopicPartition]:
 def group(settings: Settings) -> Iterator[Finding]:
     """Who is in the consumer group, whether that is too many, and whether it keeps up."""
     with admin_client(settings) as admin:
-        described = admin.describe_groups([settings.group_id])[settings.group_id]
+        described = _described(admin, settings.group_id)
         members, state = described["members"], described["group_state"]
         yield from _members(settings, state, len(members))
         places = _places(admin, [settings.topic(name) for name in READ])
         if places:
             yield from _progress(settings, admin, places, running=bool(members))
+
+
+def _described(admin: KafkaAdminClient, name: str) -> dict[str, Any]:
+    """The group. A new cluster makes its topic of offsets when first asked, and has no coordinator until then."""
+    deadline = time.monotonic() + COORDINATOR_S
+    while True:
+        try:
+            group: dict[str, Any] = admin.describe_groups([name])[name]
+        except CoordinatorNotAvailableError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(POLL_MS / 1000)
+        else:
+            return group
 
 
 def _members(settings: Settings, state: str, members: int) -> Iterator[Finding]:
