@@ -47,8 +47,8 @@ class Shot(NamedTuple):
 
 
 SHOTS = (
-    Shot("page", "user/{one}", click=".next summary"),
-    Shot("page-dark", "user/{one}", scheme="dark", click=".bars summary"),
+    Shot("page", "user/{one}", height=1000),
+    Shot("page-dark", "user/{one}", height=1000, scheme="dark", click=".bars summary"),
     Shot("page-map", "map"),
     Shot("page-model", "model", height=760),
     Shot("page-pair", "user/{one}?with={other}"),

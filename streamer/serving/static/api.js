@@ -11,6 +11,11 @@ export class ApiError extends Error {
     super(detail);
     Object.assign(this, { status, retryAfterS, kind });
   }
+
+  /** Whether waiting helps: the worker is away, recovers, or was asked too often. */
+  get passes() {
+    return [0, 429, 503].includes(this.status);
+  }
 }
 
 export const setToken = (token) => sessionStorage.setItem(TOKEN, token);

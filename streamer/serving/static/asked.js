@@ -38,11 +38,11 @@ export function asked(path, { draw, nothing, lines = 4 }) {
 
   function fail(error) {
     if (!(error instanceof ApiError)) throw error;
-    const passes = error.status === 0 || error.status === 503;
+    const { passes } = error;
     if (passes) timer = setTimeout(ask, (error.retryAfterS || 3) * 1000);
     if (drawn) return;
     fill(el("p", { class: "note" }, passes ? `${sentence(error.message)} It appears here as soon as the worker can tell.` : sentence(error.message)),
-      passes || error.status < 500 ? null : el("button", { type: "button", class: "quiet", onclick: () => ask() }, "Try again"));
+      passes || error.status < 500 || error.status === 501 ? null : el("button", { type: "button", class: "quiet", onclick: () => ask() }, "Try again"));
   }
 
   function busy() {

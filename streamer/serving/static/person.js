@@ -97,7 +97,7 @@ function fail(person, error, again) {
 export function obstacle(id, error, again) {
   const retry = el("button", { type: "button", class: "quiet", onclick: again }, "Try again");
   if (error.status === 404) return message(`Nobody called “${id}” yet`, "No event of this person has been seen. Ids are case-sensitive. As soon as this person does something, the profile appears here.");
-  if (error.status === 503) return message("Not yet", `${sentence(error.message)} The profile appears here as soon as it can be trusted.`, retry);
+  if (error.status === 503 || error.status === 429) return message("Not yet", `${sentence(error.message)} The profile appears here as soon as it can be trusted.`, retry);
   if (error.status === 401) return message("Locked", "Give the access token above to see profiles.");
   return message("That did not work", sentence(error.message), retry);
 }

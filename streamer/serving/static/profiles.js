@@ -2,7 +2,7 @@
 
 import { ApiError, follow, get, profilePath } from "./api.js";
 
-const AGAIN_S = 3; // with an older profile on show, whose age the page tells
+const AGAIN_S = 3; // where the answer does not say
 
 /** Keep a profile. `shown(profile, live)` gets each version, newest last; `failed(error, again)` what stands in the way.
  *
@@ -39,9 +39,8 @@ export function keep(id, shown, failed) {
 
   function fail(error) {
     if (!(error instanceof ApiError)) throw error;
-    const passes = error.status === 0 || error.status === 503;
-    if (passes && latest) return later(AGAIN_S); // what is shown stays; the banner tells
-    if (error.status === 503) later(error.retryAfterS || 2);
+    if (error.passes) later(error.retryAfterS || AGAIN_S);
+    if (error.passes && latest) return; // what is shown stays; the banner tells
     if (error.status === 404) listen(); // the first event makes the profile
     else silence();
     failed(error, load);

@@ -2,7 +2,7 @@
 
 import { get, setToken } from "./api.js";
 import { $, say } from "./dom.js";
-import { rate, span } from "./words.js";
+import { rate, sentence, span } from "./words.js";
 
 const EVERY_MS = 1000;
 const AGAIN_MS = 2000;
@@ -84,7 +84,7 @@ function lost(error) {
   const locked = error.status === 401;
   health("lost", locked ? "locked" : "no answer");
   $("token-form").hidden = !locked;
-  banner(locked ? "This worker shows profiles only to those who have its token." : `${error.message} Trying again by itself; what you see is the last that was known.`, !locked);
+  banner(locked ? "This worker shows profiles only to those who have its token." : `${sentence(error.message)} Trying again by itself; what you see is the last that was known.`, !locked);
   if (before) samples.push({ at: Date.now(), events: null, profiles: null, waiting: null, delay: null });
   before = null;
 }
