@@ -15,7 +15,7 @@ from aiohttp import ClientSession
 from streamer.engine.app import run_worker
 from streamer.errors import SettingsError
 from streamer.events import Click, Item
-from streamer.profile import Profile
+from streamer.profile import Activity, Profile
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.view import FoundUsers, History, InterestMap
 from streamer.settings import load
@@ -46,11 +46,6 @@ class Worker:
         assert answer is not None, self.process.said
         assert answer[0] == 200, answer
         return msgspec.json.decode(answer[1], type=kind)
-
-    def restart(self) -> None:
-        """Stop it, and start it again on its own data."""
-        assert self.process.stop() == 0, self.process.said
-        self.process.start().wait_ready()
 
     def click(self, user_id: str, item_id: str, number: int) -> None:
         """Something happens that is worth a new version, and is published."""
@@ -134,21 +129,38 @@ async def test_stream_that_broke_off_goes_on_where_it_was(worker: Worker) -> Non
             assert (await event(response))["id"] == "ada/2"
         async with session.get(path, headers={"Last-Event-ID": "ada/0"}) as response:
             assert [(await event(response))["id"] for _ in range(2)] == ["ada/1", "ada/2"]
-
-
-async def test_stream_that_resumes_after_a_restart_is_told_of_the_gap(worker: Worker) -> None:
-    await asyncio.to_thread(worker.click, "kim", "mug", 0)
-    await asyncio.to_thread(worker.click, "kim", "jug", 1)
-    await asyncio.to_thread(worker.restart)
-    path = f"http://127.0.0.1:{worker.process.port}/v1/changes?user=kim"
-    async with ClientSession() as session:
-        async with session.get(path, headers={"Last-Event-ID": "kim/1"}) as response:
+        async with session.get(path, headers={"Last-Event-ID": "ada/7"}) as response:
             assert (await event(response))["event"] == "gap"
-        async with session.get(path, headers={"Last-Event-ID": "kim/2"}) as response:
-            await asyncio.to_thread(worker.click, "kim", "mug", 2)
-            assert (await event(response))["id"] == "kim/3"
 
 
 def test_worker_that_anyone_could_read_refuses_to_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="STREAMER_HTTP_TOKEN"):
         run_worker(load(data_dir=tmp_path, http_host="0.0.0.0"))
+
+
+def test_any_worker_answers_for_any_user_and_none_is_wrong_while_they_move(worker: Worker) -> None:
+    users = [user.user_id for user in worker.ask("/v1/users?n=6", FoundUsers).users]
+    truth = {user: worker.ask(f"/v1/users/{user}/profile", Profile).activity for user in users}
+    other = worker.deployment.worker("other", http_rate=0, instance_id="other")
+    while not _has_partitions(other):
+        for process in (worker.process, other):
+            assert {_told(process, user, truth[user]) for user in users} <= {"right", "wait"}
+    worker.process.wait_ready()
+    for process in (worker.process, other):
+        assert {_told(process, user, truth[user]) for user in users} == {"right"}
+    assert other.stop() == 0, other.said
+    worker.process.wait_ready()
+
+
+def _has_partitions(process: WorkerProcess) -> bool:
+    answer = process.get("/readyz")
+    return answer is not None and answer[0] == 200 and process.metric("streamer_partitions_owned") > 0
+
+
+def _told(process: WorkerProcess, user_id: str, activity: Activity) -> str:
+    """Whether a worker tells the truth of a user, asks to wait, or is not there yet."""
+    answer = process.get(f"/v1/users/{user_id}/profile")
+    if answer is None or answer[0] == 503:
+        return "wait"
+    profile = msgspec.json.decode(answer[1], type=Profile)
+    return "right" if answer[0] == 200 and profile.activity == activity else f"{answer}"

@@ -79,16 +79,14 @@ def _path_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
 
 def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
     fields = msgspec.json.schema_components([endpoint.query])[1][endpoint.query.__name__]
-    return [
-        {
-            "name": name,
-            "in": "query",
-            "description": schema.pop("description", ""),
-            "required": name in fields["required"],
-            "schema": schema,
-        }
-        for name, schema in fields["properties"].items()
-    ]
+    return [_query_parameter(name, schema, fields["required"]) for name, schema in fields["properties"].items()]
+
+
+def _query_parameter(name: str, schema: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    description = schema.pop("description", "")
+    if "anyOf" in schema:  # or null, which no query can say: it is left out then
+        schema = schema["anyOf"][0]
+    return {"name": name, "in": "query", "description": description, "required": name in required, "schema": schema}
 
 
 def _header_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
