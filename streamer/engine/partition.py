@@ -262,7 +262,7 @@ class Partition:
         self.position.checkpoint += 1
         position = self._position_to_store(now, with_items=store_items)
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
-        rows += self.mix.rows(now) if self.mix else []
+        rows += self.mix.rows() if self.mix else []
         rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
         rejected, self.rejected, self.rejected_bytes = self.rejected, [], 0
         return Effects(

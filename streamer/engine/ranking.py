@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 import time
 from typing import Any, Final
 
@@ -26,7 +27,8 @@ from streamer.recommendation import Quality, Recommendations, SimilarItems
 
 # Of one core, for ranking sampled events before they are learned from: at 30,000 events a second 0.3 µs an event.
 SAMPLE_SHARE: Final = 0.01
-SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs
+SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, while it keeps within its share
+AT_ONCE: Final = 32  # sampled events of a batch: 40 ms, until it is known what they cost here
 RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
 LINKED_AT_ONCE: Final = 200  # models, in 20 ms: then others have their turn
@@ -116,7 +118,7 @@ class PartitionMix:
     ) -> Folded:
         """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
         folded, done = blank(len(order)), 0
-        for place in self.mixer.sample(batch.event[order]).tolist():
+        for place in self.mixer.sample(batch.event[order])[:AT_ONCE].tolist():
             fold(users, batch, order[done:place], half_lives_ms, tick, folded)
             done = place + 1
             one, start = order[place], time.perf_counter()
@@ -125,15 +127,20 @@ class PartitionMix:
             if tested is not None and folded.outcome[one] != DUPLICATE:
                 self._ranking.meter.add(self.mixer.learn(tested), tested.history, now_ms)
             self._spent_s += time.perf_counter() - start
+        self._keep_within_share(now_ms)
         return fold(users, batch, order[done:], half_lives_ms, tick, folded)
 
-    def rows(self, now_ms: int) -> list[Row]:
+    def _keep_within_share(self, now_ms: int) -> None:
+        """Thin the sample at once when it has had its share of a second; let it grow when a second took little."""
+        elapsed_ms = now_ms - self._looked_at
+        excess = self._spent_s / (max(elapsed_ms, SAMPLE_EVERY_MS) / 1000 * self._ranking.sample_share)
+        if excess <= 1 and elapsed_ms < SAMPLE_EVERY_MS:
+            return
+        self.mixer.thin(math.ceil(math.log2(excess)) if excess > 1 else -int(excess < 1 / 4))
+        self._spent_s, self._looked_at = 0.0, now_ms
+
+    def rows(self) -> list[Row]:
         """What a checkpoint stores."""
-        elapsed_s = (now_ms - self._looked_at) / 1000
-        if elapsed_s * 1000 >= SAMPLE_EVERY_MS:
-            share = self._spent_s / elapsed_s
-            self.mixer.thin(int(share > self._ranking.sample_share) - int(share < self._ranking.sample_share / 4))
-            self._spent_s, self._looked_at = 0.0, now_ms
         row = self.mixer.take()
         return [] if row is None else [(MIX, row)]
 
