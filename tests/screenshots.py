@@ -163,9 +163,9 @@ def picture(page: Page, address: str, click: str) -> bytes:
 
 def write(png: bytes, path: Path) -> int:
     """Write a picture with few colours; its bytes. Fails where it is too big for a repository."""
-    Image.open(BytesIO(png)).convert("RGB").quantize(
-        COLOURS, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE
-    ).save(path, optimize=True)
+    Image.open(BytesIO(png)).convert("RGB").quantize(COLOURS, kmeans=2, dither=Image.Dither.NONE).save(
+        path, optimize=True
+    )
     size = path.stat().st_size
     if size > MOST_BYTES:
         raise SystemExit(f"{path} has {size:,} bytes, more than {MOST_BYTES:,}: make the picture smaller")
