@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import pytest
@@ -73,7 +74,7 @@ def test_somebody_who_opens_the_page_finds_somebody(worker: Worker) -> None:
     assert (len(newest.users), newest.more) == (5, True)
     assert [user.as_of for user in newest.users] == sorted((user.as_of for user in newest.users), reverse=True)
     for user in newest.users:
-        assert worker.ask(f"/v1/users/{user.user_id}/profile", Profile).as_of == user.as_of
+        assert worker.ask(f"/v1/users/{quote(user.user_id)}/profile", Profile).as_of == user.as_of
 
 
 def test_users_are_found_by_how_their_ids_begin_in_all_partitions(worker: Worker) -> None:
@@ -96,7 +97,7 @@ def test_history_has_every_version_since_the_first_it_remembers(worker: Worker) 
 
 def test_recommendations_and_likenesses_name_items_of_the_catalogue(worker: Worker) -> None:
     user = worker.ask("/v1/users?n=1", FoundUsers).users[0].user_id
-    offered = worker.ask(f"/v1/users/{user}/recommendations?n=7", Recommendations)
+    offered = worker.ask(f"/v1/users/{quote(user)}/recommendations?n=7", Recommendations)
     assert len(offered.items) == 7
     assert sum(item.score for item in offered.items) <= 1 + 1e-9
     alike = worker.ask(f"/v1/items/{offered.items[0].item_id}/similar?n=3", SimilarItems)
@@ -109,7 +110,7 @@ def test_map_places_users_among_the_tags_that_they_have(worker: Worker) -> None:
     assert whole.users == len(whole.points) > 20
     tags = {tag.tag for tag in whole.tags}
     for point in whole.points:
-        profile = worker.ask(f"/v1/users/{point.user_id}/profile", Profile)
+        profile = worker.ask(f"/v1/users/{quote(point.user_id)}/profile", Profile)
         assert point.top in tags & {interest.tag for interest in profile.interests}
     assert len(worker.ask("/v1/map?n=5", InterestMap).points) <= 5
 
@@ -140,7 +141,7 @@ def test_worker_that_anyone_could_read_refuses_to_start(tmp_path: Path) -> None:
 
 def test_any_worker_answers_for_any_user_and_none_is_wrong_while_they_move(worker: Worker) -> None:
     users = [user.user_id for user in worker.ask("/v1/users?n=6", FoundUsers).users]
-    truth = {user: worker.ask(f"/v1/users/{user}/profile", Profile).activity for user in users}
+    truth = {user: worker.ask(f"/v1/users/{quote(user)}/profile", Profile).activity for user in users}
     other = worker.deployment.worker("other", http_rate=0, instance_id="other")
     while not _has_partitions(other):
         for process in (worker.process, other):
@@ -159,7 +160,7 @@ def _has_partitions(process: WorkerProcess) -> bool:
 
 def _told(process: WorkerProcess, user_id: str, activity: Activity) -> str:
     """Whether a worker tells the truth of a user, asks to wait, or is not there yet."""
-    answer = process.get(f"/v1/users/{user_id}/profile")
+    answer = process.get(f"/v1/users/{quote(user_id)}/profile")
     if answer is None or answer[0] == 503:
         return "wait"
     profile = msgspec.json.decode(answer[1], type=Profile)
