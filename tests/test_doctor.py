@@ -16,6 +16,7 @@ from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kafka.errors import ClusterAuthorizationFailedError
 from kafka.structs import OffsetAndMetadata
 
+from streamer.engine.descriptors import needed
 from streamer.engine.kafka_clients import admin_client
 from streamer.engine.store import DataDir
 from streamer.engine.topics import create_topics
@@ -383,6 +384,15 @@ def test_who_holds_the_data_directory_is_asked_of_the_lock_and_not_of_the_note(t
     held.close()
     assert (tmp_path / "LOCK").read_text()
     find(machine.lock(settings), "ok", "no worker holds")
+
+
+def test_a_worker_raises_its_own_limit_of_open_files_to_what_it_may_need() -> None:
+    ask = (
+        "import resource as r, streamer.engine.descriptors as d; d.raise_limit(1); print(*r.getrlimit(r.RLIMIT_NOFILE))"
+    )
+    command = f'ulimit -Sn 300; ulimit -Hn 2000; exec {sys.executable} -c "{ask}"'
+    ended = subprocess.run(["sh", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{needed(1)} 2000\n"
 
 
 def test_a_cache_beyond_the_memory_is_an_error() -> None:
