@@ -44,7 +44,13 @@ def pictures(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def chaos(tmp_path: Path) -> Iterator[Chaos]:
     """Two workers that share the partitions of a broker of their own."""
     compile_kernels(load())  # else each worker does, for as long as many faults take
-    options = {"partitions": 6, "publish_within_ms": 5000, "seen_ids": 1, "stall_ms": 180_000}
+    options = {
+        "partitions": 6,
+        "publish_within_ms": 5000,
+        "seen_ids": 1,
+        "stall_ms": 180_000,  # a restore hangs until its alerts fire
+        "session_timeout_ms": 20_000,  # a throttled worker stays a member
+    }
     with EmbeddedKafka(tmp_path / "kafka") as kafka, deployed(kafka.brokers, tmp_path, **options) as fleet:
         fleet.ends = []
         workers = [fleet.worker(f"w{n}") for n in range(2)]
