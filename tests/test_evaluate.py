@@ -341,6 +341,14 @@ def test_the_command_prints_a_table_for_people(file: Path, settings: Settings) -
     assert "reference: isgd" in result.stdout
 
 
+def test_rank_speed_tells_of_each_size() -> None:
+    result = CliRunner().invoke(app, ["rank-speed", "--items", "300", "--items", "500", "--users", "3", "--json"])
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    assert [one["items"] for one in found] == [300, 500]
+    assert all(one["ms_rank_p99"] >= one["ms_rank"] > 0 for one in found)
+
+
 def test_bad_lines_are_named_and_skipped(
     tmp_path: Path, settings: Settings, capsys: pytest.CaptureFixture[str]
 ) -> None:

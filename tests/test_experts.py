@@ -182,3 +182,41 @@ def test_only_the_most_popular_items_of_a_tag_are_listed(monkeypatch: pytest.Mon
     tags = np.zeros((n, 1), np.int32)
     made: Board = board_.make(models, np.ones((n, K), np.float32), tags, 1, T0)
     assert made.listed.tolist() == list(range(n - 1, 19, -1))
+
+
+def crowd(n: int) -> World:
+    """A world of n items, all popular alike, without tags; after item 0 come the others, the higher the more often."""
+    world = World(1)
+    world.n, ones = n, np.ones(n, np.int64)
+    world.models = Models(np.ones((n, 3)), T0 * ones, ones, T0 * ones)
+    world.vectors = np.random.default_rng(1).normal(size=(n, K)).astype(np.float32)
+    world.tags = np.full((n, 1), -1, np.int32)
+    world.links = Rows(width=4, most=n)
+    world.links.reach(n)
+    for _ in range(4):
+        world.links.make_room()
+    for j in range(1, n):
+        assert transitions.link(world.links.pool, j, np.array([0], np.int32), np.full((1, 2), j, np.float32))
+    world.board = board_.make(world.models, world.vectors, world.tags, TAGS, T0)
+    return world
+
+
+def test_of_all_that_follow_only_the_strongest_are_candidates() -> None:
+    world = crowd(3 * experts.FOLLOWING)
+    world.user = User(np.zeros(1, np.int64), np.full(1, T0), np.zeros(K, np.float32))
+    work = experts.scratch(world.n, TAGS)
+    found = world.evidence(work)
+    silent = np.float32(math.log(FLOOR))
+    follow = {j for j, evidence in found.items() if evidence[experts.LONG] > silent}
+    assert follow == set(range(world.n - experts.FOLLOWING // 2, world.n))
+    assert world.evidence(work) == found
+
+
+def test_the_nearest_vectors_are_candidates() -> None:
+    world = crowd(2000)
+    vector = np.random.default_rng(2).normal(size=K).astype(np.float32)
+    world.user = User(np.zeros(0, np.int64), np.zeros(0, np.int64), vector)
+    nearest = np.argsort(-world.board.unit @ vector)[: experts.NEAREST]
+    found = world.evidence()
+    assert set(nearest.tolist()) <= found.keys()
+    assert len(found) <= board_.TOP + 2 * experts.NEAREST

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from streamer.engine.ranking import SAMPLE_EVERY_MS, SAMPLE_SHARE, PartitionMix, Ranking
 from streamer.errors import StateError
 from streamer.model.experts import NAMES
 from streamer.pipeline import mixer as mixer_
@@ -181,3 +182,31 @@ def test_points_are_minutes_with_events_and_the_oldest_leave() -> None:
     assert [b.at - a.at for a, b in pairwise(points)] == [2 * MINUTE_MS] * (POINTS - 1)
     assert points[-1].cold.events == 1
     assert points[-1].warm.events == 0
+
+
+# What the sample may cost
+
+
+class Paced:
+    """The mix of a partition whose sample takes as much time as a test says."""
+
+    def __init__(self) -> None:
+        line = Tried().shop.line
+        self.mix = PartitionMix(Ranking(line.space, partitions=1, most_bytes=1 << 20), 0)
+        self.now_ms = T0
+        self.mix._keep_within_share(T0)
+
+    def spend(self, share: float) -> int:
+        """So much of the time until the next look; returns how thin the sample is then."""
+        self.now_ms += SAMPLE_EVERY_MS
+        self.mix._spent_s = share * SAMPLE_EVERY_MS / 1000
+        self.mix._keep_within_share(self.now_ms)
+        return self.mix.mixer.thinning
+
+
+def test_a_sample_that_takes_too_much_is_thinned_at_once_and_grows_again_step_by_step() -> None:
+    paced = Paced()
+    assert paced.spend(0.9 * SAMPLE_SHARE) == LEAST_THINNING
+    assert paced.spend(30 * SAMPLE_SHARE) == LEAST_THINNING + 5
+    assert paced.spend(0.5 * SAMPLE_SHARE) == LEAST_THINNING + 5
+    assert [paced.spend(0.0) for _ in range(7)] == [*range(LEAST_THINNING + 4, LEAST_THINNING - 1, -1), 3, 3]

@@ -34,6 +34,7 @@ COMMANDS: tuple[tuple[str, str, Callable[..., None]], ...] = (
     ("Keep", "restore", state.restore),
     ("Keep", "reset", state.reset),
     ("Measure", "evaluate", measure.evaluate),
+    ("Measure", "rank-speed", measure.rank_speed),
     ("Measure", "bench", serve.bench),
     ("Measure", "size", operate.size),
 )

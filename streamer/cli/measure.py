@@ -54,6 +54,33 @@ def evaluate(
         _print(found)
 
 
+def rank_speed(
+    *,
+    items: Annotated[
+        list[int] | None, typer.Option(min=100, help="Size of the catalogue; several times for more.")
+    ] = None,
+    users: Annotated[int, typer.Option(min=1, help="Made-up users to rank for.")] = 200,
+    as_json: AsJson = False,
+) -> None:
+    """How long a ranking takes, on one core, over made-up catalogues: 20 of 20,000 items and of a million.
+
+    Example: streamer rank-speed --items 100000
+    """
+    from streamer.tools.evaluate.speed import measure
+
+    found = [measure(size, users) for size in items or (20_000, 1_000_000)]
+    if as_json:
+        import msgspec
+
+        typer.echo(msgspec.json.encode(found).decode())
+        return
+    rows = table("items", "candidates", "rank, ms", "99 of 100, ms", "board, s", "transitions, MiB")
+    for one in found:
+        times = (f"{one.ms_rank:.2f}", f"{one.ms_rank_p99:.2f}", f"{one.seconds_board:.2f}")
+        rows.add_row(f"{one.items:,}", f"{one.candidates:,}", *times, f"{one.link_mb:,}")
+    print_rich(rows)
+
+
 def _print(found: "Report") -> None:
     from rich.text import Text
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import math
+import sys
 import time
 from typing import Any, Final
 
@@ -39,9 +40,13 @@ class Ranking:
 
     def __init__(self, space: ItemSpace, partitions: int, most_bytes: int) -> None:
         self.space, self.ranker, self.meter = space, Ranker(space, most_bytes), Meter()
-        self.sample_share = SAMPLE_SHARE / partitions
+        self.sample_share, self.at_once = SAMPLE_SHARE / partitions, AT_ONCE
         self.mixers: dict[int, Mixer] = {}  # of the partitions that are open
         self.ready = False  # there is a board
+
+    def spare_no_time(self) -> None:
+        """From here on the sample goes by the events alone: the same on every machine, in batches of any size."""
+        self.sample_share, self.at_once = math.inf, sys.maxsize
 
     async def renew(self) -> float:
         """Take in new models, beside other work; returns for how many seconds to leave it at that."""
@@ -118,7 +123,7 @@ class PartitionMix:
     ) -> Folded:
         """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
         folded, done = blank(len(order)), 0
-        for place in self.mixer.sample(batch.event[order])[:AT_ONCE].tolist():
+        for place in self.mixer.sample(batch.event[order])[: self._ranking.at_once].tolist():
             fold(users, batch, order[done:place], half_lives_ms, tick, folded)
             done = place + 1
             one, start = order[place], time.perf_counter()

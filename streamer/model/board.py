@@ -14,7 +14,7 @@ from streamer.model import popularity, transitions
 
 POSTINGS: Final = 256  # items listed of a tag, the most popular: what is common to more tells little
 TOP: Final = 512  # most popular items that are always looked at: a user may have had hundreds of them
-HEAD: Final = 1 << 16  # items among which nearest vectors are sought, the most popular: 0.3 ms
+HEAD: Final = 1 << 15  # items among which nearest vectors are sought, the most popular: 0.2 ms
 FLOOR: Final = 0.3  # of an expert's certainty is spread over all items, so that none can rule one out alone
 
 
@@ -31,6 +31,7 @@ class Board(NamedTuple):
     popular: NDArray[np.float32]  # [n, 3] evidence of the popularity experts
     top: NDArray[np.int64]  # the most popular on any scale, each once
     head: NDArray[np.int64]  # [≤ HEAD]
+    head_unit: NDArray[np.float32]  # [≤ HEAD, k] their rows of `unit`, side by side
     unit: NDArray[np.float32]  # [n, k] vectors of length 1, or zeros
     fade: NDArray[np.float32]  # [n] brings transitions to the present
     by_source: NDArray[np.float32]  # [n]
@@ -81,6 +82,7 @@ def make(models: Models, vectors: NDArray[np.float32], tags: NDArray[np.int32], 
     tag_events, idf2, length2, listed, listed_at = _tags(tags, n_tags, popular[:, popularity.LONGEST], order)
     length = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
     usable = np.isfinite(length) & (length > 0)
+    unit = np.where(usable[:, None], vectors / np.where(usable, length, 1)[:, None], 0).astype(np.float32)
     return Board(
         tags=tags,
         tag_events=tag_events,
@@ -92,7 +94,8 @@ def make(models: Models, vectors: NDArray[np.float32], tags: NDArray[np.int32], 
         popular=_evidence(popular, int((models.events > 0).sum())),
         top=_top(popular, models.events),
         head=order[:HEAD],
-        unit=np.where(usable[:, None], vectors / np.where(usable, length, 1)[:, None], 0).astype(np.float32),
+        head_unit=unit[order[:HEAD]],
+        unit=unit,
         fade=_fades(models.landmarks, now),
         by_source=(1 / (events**0.7 + 2)).astype(np.float32),
         by_destination=(1 / (events**0.5 + 2)).astype(np.float32),

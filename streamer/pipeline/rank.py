@@ -91,11 +91,15 @@ class Ranker:
         outside = max(self.board.seen - int(self.board.taken[scored.slots].sum()), 0)
         chance = mix.chances(scored.evidence, theta, experts.SILENCE, outside)
         chosen = self._choose(scored.slots, chance[:-1], n, filters)
-        reasons = self._because(user, scored.slots[chosen], now_ms)
-        return [
-            Ranked(int(scored.slots[c]), float(chance[c]), _shares(scored.evidence[c], theta), because)
-            for c, because in zip(chosen, reasons, strict=True)
-        ]
+        return list(
+            map(
+                Ranked,
+                scored.slots[chosen].tolist(),
+                chance[chosen].tolist(),
+                _shares(scored.evidence[chosen], theta),
+                self._because(user, scored.slots[chosen], now_ms),
+            )
+        )
 
     def nearest(self, slot: int, n: int) -> list[tuple[int, float]]:
         """The n items nearest to that in a slot, with their cosines, best first; none while it has no vector."""
@@ -132,7 +136,7 @@ class Ranker:
         return chosen
 
     def _allowed(self, slots: NDArray[np.int64], filters: Filters) -> NDArray[np.bool_]:
-        allowed = np.ones(len(slots), np.bool_) if not len(filters.without) else ~np.isin(slots, filters.without)
+        allowed = ~np.isin(slots, filters.without, kind="table")
         return allowed if filters.tag is None else allowed & self._has_tag(slots, filters.tag)
 
     def _has_tag(self, slots: NDArray[np.int64], tag: int) -> NDArray[np.bool_]:
@@ -157,10 +161,10 @@ class Ranker:
         items = self._known(user.items)
         links = self.space.catalogue.models.links
         reasons = experts.reasons(self.board, links, user._replace(items=items), now_ms, slots)
-        best = np.argsort(-reasons, axis=1, kind="stable")
+        best = np.argsort(-reasons, axis=1, kind="stable")[:, : LOOK_AHEAD * BECAUSE]  # some are the same item
         own = [
-            [int(items[h]) for h in order if row[h] > 0]
-            for row, order in zip(reasons.tolist(), best.tolist(), strict=True)
+            [slot for slot, reason in zip(*row, strict=True) if reason > 0]
+            for row in zip(items[best].tolist(), np.take_along_axis(reasons, best, axis=1).tolist(), strict=True)
         ]
         return [tuple(dict.fromkeys(some))[:BECAUSE] for some in own]
 
@@ -178,8 +182,8 @@ def _best(score: NDArray[np.floating[Any]], slots: NDArray[np.int64], allowed: N
     return list(order[:n].tolist())
 
 
-def _shares(evidence: NDArray[np.float32], theta: NDArray[np.float64]) -> dict[str, float]:
-    """Evidence above that of an expert who says nothing, by its weight."""
-    part = np.maximum(evidence - np.log(FLOOR), 0) * theta
-    total = float(part.sum())
-    return {name: float(p) / total if total else 0.0 for name, p in zip(NAMES, part, strict=True)}
+def _shares(evidence: NDArray[np.float32], theta: NDArray[np.float64]) -> list[dict[str, float]]:
+    """Of each row of evidence what is above that of an expert who says nothing, by its weight; each row sums to 1."""
+    parts = np.maximum(evidence - np.log(FLOOR), 0) * theta
+    parts /= np.maximum(parts.sum(axis=1, keepdims=True), 1e-300)
+    return [dict(zip(NAMES, row, strict=True)) for row in parts.tolist()]

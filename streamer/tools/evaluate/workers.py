@@ -44,6 +44,7 @@ class Worker:
         self.partition.store = Store(directory / str(number), shared_cache(CACHE_MB))
         if self.shared.ranking is None:
             raise SettingsError("evaluate ranks: set STREAMER_RANKING_MB above 0")
+        self.shared.ranking.spare_no_time()
         self.ranker, self.mixer = self.shared.ranking.ranker, self.shared.ranking.mixers[number]
         self._offset = 0
 
