@@ -49,7 +49,6 @@ def chaos(tmp_path: Path) -> Iterator[Chaos]:
         "publish_within_ms": 5000,
         "seen_ids": 1,
         "stall_ms": 180_000,  # a restore hangs until its alerts fire
-        "session_timeout_ms": 20_000,  # a throttled worker stays a member
     }
     with EmbeddedKafka(tmp_path / "kafka") as kafka, deployed(kafka.brokers, tmp_path, **options) as fleet:
         fleet.ends = []
