@@ -279,14 +279,15 @@ async def test_recovering_worker_is_told_and_then_the_profile_comes(visit: Visit
 
 
 async def test_page_says_that_the_worker_is_gone_and_comes_back_by_itself(visit: Visit) -> None:
-    await visit.open("user/ada")
+    await visit.open("user/patient")
+    await visit.town.acts("patient", "mill")
     await visit.see("What changed last")
     await asyncio.to_thread(visit.town.worker.stop)
     await expect(visit.page.get_by_role("alert")).to_contain_text("does not answer")
-    await expect(visit.page.get_by_role("heading", name="ada", exact=True)).to_be_visible()
+    await expect(visit.page.get_by_role("heading", name="patient", exact=True)).to_be_visible()
     await asyncio.to_thread(visit.town.worker.start().wait_ready)
     await expect(visit.page.get_by_role("alert")).to_be_hidden()
-    cause = await visit.town.acts("ada", "tent-2", buys=True)
+    cause = await visit.town.acts("patient", "tent-1", buys=True)
     await expect(visit.page.locator(".last code")).to_have_text(cause)
 
 

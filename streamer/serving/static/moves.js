@@ -31,11 +31,13 @@ export function moves(id) {
   };
 }
 
-/** The tags with most to show: the strongest ones, at whatever time they were it. */
+/** The tags with most to show: the strongest ones of today, then those that were strongest at some time. */
 function strongest(versions) {
   const most = new Map();
   for (const { interests } of versions) for (const { tag, share } of interests) most.set(tag, Math.max(most.get(tag) ?? 0, share));
-  return [...most].sort(([, a], [, b]) => b - a).slice(0, LINES).map(([tag]) => tag);
+  const today = versions.at(-1).interests.slice(0, LINES / 2).map(({ tag }) => tag);
+  const ever = [...most].sort(([, a], [, b]) => b - a).map(([tag]) => tag);
+  return [...new Set([...today, ...ever])].slice(0, LINES);
 }
 
 const share = ({ interests }, tag) => interests.find((one) => one.tag === tag)?.share ?? 0;
