@@ -39,7 +39,7 @@ GRAPHS: dict[str, tuple[str, str, dict[str, str]]] = {
         },
     ),
     "standstill": ("Standstill", "s", {"{{instance}}": "streamer_stalled_seconds"}),
-    "ends": ("Ends of runs", "", {"{{how}}": "sum by (how) (streamer_ends_total) > 0"}),
+    "ends": ("Ends of runs", "", {"{{how}}": "sum by (how) (streamer_ends_total)"}),
 }
 
 
