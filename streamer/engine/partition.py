@@ -4,8 +4,8 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 """
 
 import asyncio
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Generator, Iterable
+from typing import TYPE_CHECKING, Any, cast
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, cut
+from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, cut, join, pieces
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.names import Named, item_key, tag_key
@@ -243,7 +243,19 @@ class Partition:
         return last or self._moved(CATALOGUE) or now_ms >= self._items_stored_at + every_ms
 
     def cut(self, *, last: bool = False) -> Effects:
-        """All that has to be written now, marked as being on its way. Falls between two batches: no await in here."""
+        """`cut_in_pieces` at once."""
+        work = self.cut_in_pieces(last=last)
+        while True:
+            try:
+                next(work)
+            except StopIteration as done:
+                return cast("Effects", done.value)
+
+    def cut_in_pieces(self, *, last: bool = False) -> Generator[None, None, Effects]:
+        """All that has to be written now, marked as being on its way. Falls between two batches.
+
+        Others may work between its pieces, but not on this partition: the caller holds `state_lock` until the end.
+        """
         cache, now = self.shared.cache, self.shared.now_ms()
         cache.tick += 1
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
@@ -254,8 +266,13 @@ class Partition:
         why = np.select([np.isin(slots, due), np.isin(slots, silent)], [DUE, HEARTBEAT], CHANGED)
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
-        with metrics.stage("gate"):
-            result = cut(self.world, Candidates(slots, why, keys), cache.cause, now, self._due_time(now, changed))
+        due_ms, cuts = self._due_time(now, changed), list[Cut]()
+        for piece in pieces(Candidates(slots, why, keys)):
+            if cuts:
+                yield
+            with metrics.stage("gate"):
+                cuts.append(cut(self.world, piece, cache.cause, now, due_ms))
+        result = join(cuts)
         self.held.discard(publication.key for publication in result.publications)
         store_items = self._items_due(now, last=last)
         item_rows, models = self.own_items.take(now, store=store_items)
