@@ -116,8 +116,9 @@ def bench(
 ) -> None:
     """Measure a worker on one core, beside its peers, in one run on an embedded Kafka.
 
-    Speed beside Kafka Streams, Quix Streams, a stock Faust agent and the floor; latency; the API under load; how cost grows with users and
-    items; restart and restore; memory; two workers. Exits 1 when a part failed; the others are measured all the same.
+    Speed beside Kafka Streams, Quix Streams, a stock Faust agent and the floor; latency; the API under load; how cost
+    grows with users and items; restart and restore; memory; two workers. Exits 1 when a part failed; the others are
+    measured all the same.
 
     Example: streamer bench --quick --only speed --json
     """
