@@ -258,8 +258,11 @@ def test_each_role_does_its_work_with_the_documented_rights_alone(
 
 def test_what_a_role_may_not_do_is_refused_and_named(secure: SecureKafka, deployment: Deployment) -> None:
     assert deployment.settings.topic_prefix == ""
-    with pytest.raises(BrokerError, match="ask the cluster's owner for READ on the group"):
-        next(ProfileSubscriber(load(**secure.login("subscriber")), group="another-service"))
+    with (
+        ProfileSubscriber(load(**secure.login("subscriber")), group="another-service") as subscriber,
+        pytest.raises(BrokerError, match="ask the cluster's owner for READ on the group"),
+    ):
+        next(subscriber)
     with pytest.raises(TopicsError, match=r"clicks: .*ask the cluster's owner for access"):
         EventProducer(load(**secure.login("subscriber")))
     with pytest.raises(TopicsError, match=r"profiles: .*ask the cluster's owner for access"):
