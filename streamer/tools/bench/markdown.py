@@ -17,8 +17,8 @@ NOTES: Final = {
         "Same events, same partitions, each one process on one core, the broker on another; all with changelog and"
         " published output; medians of alternating rounds. The light job is a step of gradient descent on a vector of"
         " 64 numbers, 16 fading tags, the row stored, the profile out once a second. The peers run it with a commit a"
-        " second and at-least-once; streamer commits transactions, exactly-once. Each one's final state was held"
-        " against the input, user by user."
+        " second, at least once where nothing else is said; streamer commits transactions, exactly once, up to five"
+        " seconds apart while there is a backlog. Each one's final state was held against the input, user by user."
     ),
     "Where each microsecond goes": (
         "Stages are timed by the worker itself; send and commit mostly wait for the broker, several partitions at a"
