@@ -6,7 +6,7 @@ import sys
 from typing import Final, NoReturn
 
 import structlog
-from aiokafka.errors import KafkaError, ProducerFenced
+from aiokafka.errors import IllegalOperation, KafkaError, ProducerFenced
 
 from streamer.engine.ends import Ends, How
 from streamer.errors import BrokerError, StreamerError, TopicsError
@@ -15,6 +15,8 @@ log = structlog.get_logger(__name__)
 
 SOFTWARE: Final = 70  # sysexits.h EX_SOFTWARE: a broken invariant, or a fault that we do not know
 TEMPORARY: Final = 75  # EX_TEMPFAIL: start again
+# The second is what a send says when its producer was found fenced by the send before it.
+FENCED: Final = (ProducerFenced, IllegalOperation)
 
 _ends: list[Ends] = []  # of the data directory that this process has
 
@@ -43,7 +45,7 @@ def judge(exc: BaseException | None) -> tuple[How, int]:
     if isinstance(exc, StreamerError):
         lost = isinstance(exc, BrokerError) and not isinstance(exc, TopicsError)
         return "kafka" if lost else "refused", exc.exit_code
-    if isinstance(exc, ProducerFenced):
+    if isinstance(exc, FENCED):
         return "fenced", TEMPORARY
     if isinstance(exc, StalledError):
         return "stalled", TEMPORARY
@@ -52,7 +54,7 @@ def judge(exc: BaseException | None) -> tuple[How, int]:
 
 def leave(what: str, exc: BaseException) -> NoReturn:
     """End the process at once, without committing anything more; says what happened and what comes next."""
-    if isinstance(exc, ProducerFenced):
+    if isinstance(exc, FENCED):
         log.error("another worker took our partition over: leaving", during=what)
     elif isinstance(exc, StreamerError):
         log.error(str(exc), during=what)
