@@ -278,6 +278,22 @@ async def test_recovering_worker_is_told_and_then_the_profile_comes(visit: Visit
     await expect(visit.page.get_by_role("alert")).to_be_hidden()
 
 
+async def test_first_event_between_the_answer_and_the_stream_is_shown(visit: Visit) -> None:
+    late = asyncio.Event()
+
+    async def hold(route: Any) -> None:
+        await late.wait()
+        await route.continue_()
+
+    await visit.page.route("**/v1/changes?user=*", hold)
+    await visit.open("user/between")
+    await visit.see("Nobody called “between” yet")
+    await visit.town.acts("between", "mill")
+    await asyncio.to_thread(visit.town.profile, "between")
+    late.set()
+    await visit.see("What changed last")
+
+
 async def test_page_says_that_the_worker_is_gone_and_comes_back_by_itself(visit: Visit) -> None:
     await visit.open("user/patient")
     await visit.town.acts("patient", "mill")

@@ -28,12 +28,10 @@ export function keep(id, shown, failed) {
   }
 
   function listen() {
-    let missed = false; // what happened while the stream was broken
     stream ??= follow(`/v1/changes?user=${encodeURIComponent(id)}`, (name, value) => {
       if (name === "profile") take(value, true);
     }, (error) => {
-      if (!error && missed) load();
-      missed = true;
+      if (!error) load(); // what was published before the stream stood
     });
   }
 
