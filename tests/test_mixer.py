@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from streamer.engine.ranking import SAMPLE_EVERY_MS, SAMPLE_SHARE, PartitionMix,
 from streamer.errors import StateError
 from streamer.model.experts import NAMES
 from streamer.pipeline import mixer as mixer_
-from streamer.pipeline.mixer import LEAST_THINNING, MOST_THINNING, Mixer
+from streamer.pipeline.mixer import LEAST_THINNING, MOST_THINNING, YOUNG, Mixer
 from streamer.pipeline.quality import COLD_BELOW, MINUTE_MS, POINTS, Meter, Placed
 from tests.pipeline_world import T0
 from tests.test_rank import Shop
@@ -30,17 +31,41 @@ class Tried:
         return self.mixer.test(line.users, line.slot(user_id), line.catalogue.see(item_id), LATER)
 
 
+def grown() -> Mixer:
+    """A mixer that is not young any more."""
+    tests = Tried()
+    tests.shop.look("mug")
+    tested = tests.test("pan")
+    assert tested is not None
+    for _ in range(YOUNG):
+        tests.mixer.learn(tested)
+    return tests.mixer
+
+
 def test_one_event_in_eight_is_in_the_sample_however_batches_are_cut() -> None:
     hashes = np.random.default_rng(3).integers(1, 2**63, 20_000).astype(np.uint64)
-    mixer = Tried().mixer
-    whole = mixer.sample(hashes)
-    halves = np.concatenate([mixer.sample(hashes[:7001]), 7001 + mixer.sample(hashes[7001:])])
-    assert whole.tolist() == halves.tolist()
+    mixer = grown()
+    whole = list(mixer.sample(hashes))
+    assert whole == [*mixer.sample(hashes[:7001]), *(7001 + place for place in mixer.sample(hashes[7001:]))]
     assert len(whole) == pytest.approx(20_000 / 8, rel=0.1)
     mixer.thin(2)
-    thinner = mixer.sample(hashes)
+    thinner = list(mixer.sample(hashes))
     assert set(thinner) < set(whole)
     assert len(thinner) == pytest.approx(20_000 / 32, rel=0.2)
+
+
+def test_a_young_mix_learns_from_every_event_until_it_has_learned_enough() -> None:
+    hashes = np.full(3 * YOUNG, 0xFF, np.uint64)  # none of them is in the sample of a grown one
+    tests = Tried()
+    tests.shop.look("mug")
+    tested = tests.test("pan")
+    assert tested is not None
+    asked = []
+    for place in tests.mixer.sample(hashes):
+        asked.append(place)
+        if place % 2:
+            tests.mixer.learn(tested)
+    assert asked == list(range(2 * YOUNG))
 
 
 def test_thinning_stays_within_its_limits() -> None:
@@ -130,12 +155,14 @@ def test_experts_of_a_stored_mix_go_by_their_names() -> None:
     tests.mixer.learn(tested)
     row = mixer_._decode(tests.mixer.take() or b"")
     weights = np.frombuffer(row.weights).reshape(-1, len(NAMES))
+    lower = np.frombuffer(row.information).reshape(-1, len(NAMES), len(NAMES))
+    whole = lower + np.tril(lower, -1).transpose(0, 2, 1)
     kept = [m for m in range(len(NAMES)) if m != 1]
     older = mixer_.MixRow(
         row.layout,
         tuple(NAMES[m] for m in reversed(kept)),
         weights[:, list(reversed(kept))].tobytes(),
-        weights[:, list(reversed(kept))].tobytes(),
+        np.tril(whole[:, list(reversed(kept))][:, :, list(reversed(kept))]).tobytes(),
         row.thinning,
     )
     other = Mixer(tests.shop.ranker)
@@ -143,6 +170,18 @@ def test_experts_of_a_stored_mix_go_by_their_names() -> None:
     other.load(mixer_._encode(older))
     assert other.mix.weights[:, kept].tolist() == weights[:, kept].tolist()
     assert other.mix.weights[:, 1].tolist() == fresh.tolist()
+    among = np.ix_(range(len(lower)), kept, kept)
+    assert other.mix.information[among].tolist() == lower[among].tolist()
+
+
+def test_a_mix_of_an_older_worker_keeps_its_weights() -> None:
+    tests = Tried()
+    weights = tests.mixer.mix.weights + 0.25
+    older = msgspec.msgpack.encode((1, NAMES, weights.tobytes(), weights.tobytes(), 4))
+    tests.mixer.load(older)
+    assert tests.mixer.mix.weights.tolist() == weights.tolist()
+    assert tests.mixer.mix.information.tolist() == mixer_.new_mix().information.tolist()
+    assert not tests.mixer.is_young
 
 
 def test_a_mix_of_a_newer_worker_is_refused() -> None:

@@ -5,7 +5,6 @@ import pytest
 
 from streamer.events import Item
 from streamer.model.experts import NAMES
-from streamer.model.mix import START
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.rank import Filters, Ranked, Ranker
@@ -44,7 +43,7 @@ class Shop:
             model("card", 2),
         ):
             self.line.catalogue.apply_model(one)
-        self.theta = np.full(len(NAMES), START)
+        self.theta = np.full(len(NAMES), 0.3)
         self.renew()
         self._events = 0
 

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from streamer.model.experts import NAMES
-from streamer.model.mix import new_mix
+from streamer.pipeline.mixer import new_mix
 from streamer.pipeline.recommend import Wanted, recommend, similar
 from streamer.recommendation import Recommendations
 from tests.pipeline_world import T0, purchase
@@ -13,7 +12,7 @@ from tests.test_rank import STEP_MS, Shop
 
 def recommended(shop: Shop, wanted: Wanted) -> Recommendations:
     world = shop.line.world
-    return recommend(shop.ranker, new_mix(len(NAMES)), world, shop.line.slot("ann"), "ann", wanted)
+    return recommend(shop.ranker, new_mix(), world, shop.line.slot("ann"), "ann", wanted)
 
 
 def test_each_item_has_its_title_and_the_latest_events_behind_it() -> None:

@@ -1,11 +1,12 @@
 """The mix of one partition: learned from a sample of its events, each ranked before it is learned from, and stored.
 
 An event is in the sample when the lowest `thinning` bits of its id's hash are 0, so it does not matter how events are
-cut into batches. Tested is who takes an item for the first time, as far as their recent items tell, and had an event
-before. Stored: MessagePack of `MixRow`, in one row of the partition.
+cut into batches; a young mix learns from every event. Tested is who takes an item for the first time, as far as their
+recent items tell, and had an event before. Stored: MessagePack of `MixRow`, in one row of the partition.
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -22,20 +23,37 @@ from streamer.pipeline.layout import Users
 from streamer.pipeline.quality import FIRST, Placed
 from streamer.pipeline.rank import Ranker
 
-LAYOUT: Final = 1
+LAYOUT: Final = 2
 # One event in eight: from every one the mix learns no better that could be measured (`model.mix`).
 LEAST_THINNING: Final = 3
 MOST_THINNING: Final = 20
+YOUNG: Final = 256  # events learned: a quarter of a second of work, once, and rankings are worth looking at
+
+# Weights before anything was learned, by history: 1, 2-3, 4-7, 8-15 events, and longer. Near the middle of what Online
+# Retail and REES46 each end with, transitions a little above it: where they tell everything (people around a ring of
+# items), less would cost more. HR@20 of the first 5,000 events with nothing learned, Online Retail / REES46 / ring:
+# .153 / .205 / .586; with .3 for all .141 / .199 / .568; with what the other set ends with .159 / .193.
+START: Final = {
+    "transitions": (0.4, 0.4, 0.4, 0.4, 0.4),
+    "transitions_long": (0.15, 0.15, 0.2, 0.3, 0.3),
+    "interests": (0.1, 0.2, 0.3, 0.4, 0.5),
+    "titles": (0.3, 0.3, 0.3, 0.3, 0.3),
+    "factors": (0.5, 0.5, 0.5, 0.4, 0.4),
+    "popularity_1d": (0.3, 0.2, 0.15, 0.15, 0.15),
+    "popularity_7d": (0.2, 0.1, 0.1, 0.05, 0.05),
+    "popularity_30d": (0.3, 0.2, 0.15, 0.1, 0.05),
+}
 
 
 class MixRow(msgspec.Struct, frozen=True, array_like=True):
-    """A mix as it is stored. Arrays are little-endian f64[1 + BUCKETS, experts]; experts go by their names."""
+    """A mix as it is stored; experts go by their names. Layout 1 had other numbers in place of `information`."""
 
     layout: int
     experts: tuple[str, ...]
-    weights: bytes
-    squares: bytes
+    weights: bytes  # little-endian f64[1 + BUCKETS, experts]
+    information: bytes  # little-endian f64[1 + BUCKETS, experts, experts]
     thinning: int
+    learned: int = YOUNG
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -53,18 +71,34 @@ class Tested(NamedTuple):
     popularity: float  # the item's probability by popularity alone
 
 
+def new_mix() -> mix.Mix:
+    """A mix that has learned nothing."""
+    return mix.new_mix(np.array([START[name] for name in NAMES]).T)
+
+
 class Mixer:
     """Tests and learns sampled events."""
 
     def __init__(self, ranker: Ranker) -> None:
         self.ranker = ranker
-        self.mix = mix.new_mix(len(NAMES))
+        self.mix = new_mix()
         self.thinning = LEAST_THINNING
+        self._learned = 0  # events
         self._changed = False
 
-    def sample(self, events: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Places of the sampled among events (hashes of their ids)."""
-        return np.flatnonzero(events & np.uint64((1 << self.thinning) - 1) == 0)
+    @property
+    def is_young(self) -> bool:
+        """Whether it has yet to see what these users are like."""
+        return self._learned < YOUNG
+
+    def sample(self, events: NDArray[np.uint64]) -> Iterator[int]:
+        """Places of the sampled among events (hashes of their ids); what is learned in between counts."""
+        sampled = events & np.uint64((1 << self.thinning) - 1) == 0
+        place = 0
+        while self.is_young and place < len(events):
+            yield place
+            place += 1
+        yield from (place + np.flatnonzero(sampled[place:])).tolist()
 
     def thin(self, by: int) -> None:
         """Sample so many times half as often (or twice, below 0), within the limits."""
@@ -102,6 +136,7 @@ class Mixer:
         outside = max(tested.outside, int(tested.taken < 0))
         if tested.known:
             self._changed = True
+            self._learned += 1
             p = mix.learn(self.mix, tested.history, tested.evidence, tested.taken, SILENCE, outside)
         else:
             p = mix.chances(tested.evidence, mix.weights_for(self.mix, tested.history), SILENCE, outside)
@@ -112,18 +147,22 @@ class Mixer:
         if not self._changed:
             return None
         self._changed = False
-        return _encode(MixRow(LAYOUT, NAMES, self.mix.weights.tobytes(), self.mix.squares.tobytes(), self.thinning))
+        weights, information = (column.tobytes() for column in self.mix)
+        return _encode(MixRow(LAYOUT, NAMES, weights, information, self.thinning, self._learned))
 
     def load(self, row: bytes) -> None:
         """Take over what was stored; an expert that is not in it starts anew. Raises StateError for a newer row."""
         stored = _decode(row)
         if stored.layout > LAYOUT:
             raise StateError(f"mix of layout {stored.layout}, this worker knows {LAYOUT}: upgrade the worker")
-        own = [m for m, name in enumerate(NAMES) if name in stored.experts]
+        n, own = len(stored.experts), [m for m, name in enumerate(NAMES) if name in stored.experts]
         theirs = [stored.experts.index(NAMES[m]) for m in own]
-        for column, raw in zip(self.mix, (stored.weights, stored.squares), strict=True):
-            column[:, own] = np.frombuffer(raw).reshape(-1, len(stored.experts))[:, theirs]
-        self.thinning = stored.thinning
+        self.mix.weights[:, own] = np.frombuffer(stored.weights).reshape(-1, n)[:, theirs]
+        if stored.layout == LAYOUT:
+            information = np.frombuffer(stored.information).reshape(-1, n, n)
+            whole = information + np.tril(information, -1).transpose(0, 2, 1)  # the order may be another
+            self.mix.information[np.ix_(range(len(whole)), own, own)] = np.tril(whole[:, theirs][:, :, theirs])
+        self.thinning, self._learned = stored.thinning, stored.learned
 
 
 def _placed(p: NDArray[np.float64], tested: Tested) -> Placed:

@@ -12,6 +12,7 @@ from streamer.model import board, experts, mix, transitions
 from streamer.model.ragged import Rows, has_room, put
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.item_models import LINK_WEIGHTS, ItemModels
+from streamer.pipeline.mixer import new_mix
 from streamer.pipeline.rank import Filters, Ranker
 from streamer.pipeline.space import ItemSpace
 
@@ -41,7 +42,7 @@ def measure(items: int, users: int) -> Speed:
     """Time rankings of made-up users."""
     rng = np.random.default_rng(SEED)
     ranker, seconds_board = _ranker(rng, items)
-    theta = mix.weights_for(mix.new_mix(len(experts.NAMES)), HISTORY)
+    theta = mix.weights_for(new_mix(), HISTORY)
     people = [_user(rng, items) for _ in range(users)]
     ranker.rank(people[0], theta, 20, NOW)  # compiles
     score, rank, found = [], [], []
