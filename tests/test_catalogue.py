@@ -13,6 +13,7 @@ from streamer.pipeline.catalogue import (
     TAGS_PER_ITEM,
     Catalogue,
     distinct,
+    prior_of,
 )
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel, decode_model
@@ -48,7 +49,7 @@ def popularity_of(known: Catalogue) -> tuple[float, int]:
 
 
 def priors(known: Catalogue) -> dict[str, float]:
-    known.refresh_prior()
+    known.tag_prior, known.prior_floor = prior_of(known.tag_use())
     return {name: float(known.tag_prior[known.tag_table.get(tag)]) for tag, name in known.tag_names.items()}
 
 

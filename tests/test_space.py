@@ -91,6 +91,38 @@ def test_new_tags_of_items_are_taken_in_at_once_while_the_catalogue_is_small(mon
     assert len(catalogue.tag_prior) == 2
 
 
+def test_what_changes_while_a_refresh_is_worked_out_is_in_the_next() -> None:
+    catalogue = shop("mug")
+    space = spaced(catalogue)
+    catalogue.describe(Item("pan", "Pan", ("pan",)))
+    work = space.outdated()
+    assert work is not None
+    for n in range(2000):  # enough for all tables to move
+        catalogue.describe(Item(f"cup {n}", "Cup", (f"cup {n}",)))
+    catalogue.describe(Item("pan", "Pan", ("a new tag",)))
+    space.take_in(work())
+    assert len(catalogue.tag_prior) == 2
+    assert catalogue.has_new_tags
+    assert space.refresh()
+    assert len(catalogue.tag_prior) == 2003
+    assert not catalogue.has_new_tags
+    assert catalogue.tag_prior.sum() == pytest.approx(1)
+
+
+def test_a_refresh_that_another_overtook_is_dropped() -> None:
+    catalogue = shop("mug")
+    space = spaced(catalogue)
+    catalogue.describe(Item("pan", "Pan", ("pan",)))
+    work = space.outdated()
+    assert work is not None
+    slow = work()
+    catalogue.describe(Item("cup", "Cup", ("cup",)))
+    space.take_in_new_tags()
+    space.take_in(slow)
+    assert len(catalogue.tag_prior) == 3
+    assert space.gram.tolist() == factors.gram(catalogue.vectors[:3]).tolist()
+
+
 def test_tags_of_events_alone_make_nothing_anew() -> None:
     catalogue = shop("mug")
     space = spaced(catalogue)

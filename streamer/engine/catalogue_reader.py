@@ -81,7 +81,7 @@ class CatalogueReader(Service):
             while not self.should_stop:
                 await self._read()
                 if not self.loaded.is_set() and self._reached(ends):
-                    self._refresh()
+                    await self._refresh()
                     self.loaded.set()
                     log.info("catalogue read", items=self._catalogue.listed, models=int(self._catalogue.modelled.sum()))
         except asyncio.CancelledError:
@@ -101,7 +101,7 @@ class CatalogueReader(Service):
             self._moved.notify_all()
         self._note_size()
         if self.loaded.is_set() and time.monotonic() - self._refreshed > REFRESH_S:
-            self._refresh()
+            await self._refresh()
 
     def _note_size(self) -> None:
         catalogue, limit = self._catalogue, self._settings.catalogue_items
@@ -142,10 +142,12 @@ class CatalogueReader(Service):
                 if model.tags and slot is not None:
                     self._retag(slot)
 
-    def _refresh(self) -> None:
+    async def _refresh(self) -> None:
         self._refreshed = time.monotonic()
-        with metrics.stage("refresh"):
-            self._space.refresh()
+        work = self._space.outdated()
+        if work is not None:
+            with metrics.stage("refresh"):
+                self._space.take_in(await asyncio.to_thread(work))
 
     def _reached(self, ends: dict[TopicPartition, int]) -> bool:
         return all(self._applied.get(tp, 0) >= end for tp, end in ends.items())

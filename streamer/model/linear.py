@@ -40,7 +40,7 @@ def _mirror(matrix):  # type: ignore[no-untyped-def]
             matrix[b, a] = matrix[a, b]
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def gram(item_vectors: Floats) -> Matrix:
     """QᵀQ f64[k, k] of item vectors f32[n, k]. Cost: 70 ns an item at k 32.
 

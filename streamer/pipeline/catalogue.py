@@ -15,7 +15,7 @@ names, and those of tags of events beyond `limit`, only pass: `passing_items` an
 """
 
 from collections.abc import Callable, Iterable
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from streamer.events import Item
 from streamer.model import popularity
+from streamer.model.board import Models
 from streamer.model.factors import initial_vector
 from streamer.pipeline.hashing import HashTable, hash_id, lookup
 from streamer.pipeline.item_model import ItemModel
@@ -31,6 +32,18 @@ from streamer.pipeline.json_bytes import Quoted
 
 TAGS_PER_ITEM: Final = 16  # tags of an item that count; titles of shop items have 3 to 8 words
 PRIOR_EVENTS: Final = 100.0  # how many events the catalogue's own tag frequencies weigh as, before there are any
+
+
+class TagUse(NamedTuple):
+    """What the population's shares of tags are worked out from, over n items."""
+
+    models: Models
+    newest_ts: int
+    tags: NDArray[np.uint64]  # [n, …] hashes
+    n_tags: NDArray[np.int64]  # [n]
+    keys: NDArray[np.uint64]  # of the table of tags
+    values: NDArray[np.int32]
+    known_tags: int
 
 
 def distinct(tags: Iterable[str]) -> list[str]:
@@ -169,18 +182,14 @@ class Catalogue:
         slot = self.table.get(item_hash)
         return None if slot < 0 else self.ids[slot]
 
-    def refresh_prior(self) -> None:
-        """Compute P0 of every tag anew, as of the newest model. Cost: one pass over the items."""
+    def tag_use(self) -> TagUse:
+        """What `prior_of` is worked out from, as of the newest model: views, which a change may show through."""
         n = len(self)
-        models = self.models.columns(n)
-        popular = popularity.at(models.popularity, models.newest, self.newest_ts)
-        described = (self.n_tags[:n] > 0).astype(np.float64)
-        self.has_new_tags = False
-        self.tag_prior, self.prior_floor = _tag_prior(
+        return TagUse(
+            self.models.columns(n),
+            self.newest_ts,
             self.tags[:n],
             self.n_tags[:n],
-            popular[:, popularity.LONGEST],
-            described,
             self.tag_table.keys,
             self.tag_table.values,
             len(self.tag_names),
@@ -222,15 +231,23 @@ class Catalogue:
         self.vectors[slot] = initial_vector(tags, self.hashes[slot], self.vectors.shape[1]) if len(tags) else 0
 
 
-@njit(cache=True)
-def _tag_prior(tags, n_tags, popularity, described, keys, values, n):  # type: ignore[no-untyped-def]
+def prior_of(use: TagUse) -> tuple[NDArray[np.float64], float]:
+    """P0 of every tag, and its floor; beside other threads. Cost: one pass over the items."""
+    popular = popularity.at(use.models.popularity, use.models.newest, use.newest_ts)[:, popularity.LONGEST]
+    prior, floor = _tag_prior(use.tags, use.n_tags, popular, use.keys, use.values, use.known_tags)
+    return prior, floor
+
+
+@njit(cache=True, nogil=True)
+def _tag_prior(tags, n_tags, popularity, keys, values, n):  # type: ignore[no-untyped-def]
     events = np.zeros(n)
     entries = np.zeros(n)
     for i in range(len(n_tags)):
         for j in range(n_tags[i]):
             t = lookup(keys, values, tags[i, j])
-            events[t] += popularity[i]
-            entries[t] += described[i]
+            if 0 <= t < n:  # none that came since
+                events[t] += popularity[i]
+                entries[t] += 1.0
     entries *= PRIOR_EVENTS / max(entries.sum(), 1.0)
     behind = events.sum() + PRIOR_EVENTS
     return (events + entries) / behind, 1 / behind
