@@ -21,6 +21,7 @@ from faust.app.base import BootStrategy
 
 from streamer import __version__
 from streamer.events import Item
+from streamer.pipeline.recommend import Wanted
 from streamer.profile import Activity, Change, Interest, ItemEvent, Profile
 from streamer.recommendation import (
     Quality,
@@ -40,6 +41,7 @@ from streamer.serving.view import (
     NotReady,
     PartitionStatus,
     PastVersion,
+    ProfileJson,
     Status,
     Survey,
     TopicPosition,
@@ -158,9 +160,11 @@ class Shop:
         self.feed.publish(profile.user_id, profile.version, msgspec.json.encode(profile))
         return profile
 
-    def profile(self, user_id: str) -> Profile | None:
+    def profile(self, user_id: str) -> ProfileJson | None:
         person = self._person_called(user_id)
-        return None if person is None else person.profile
+        if person is None:
+            return None
+        return ProfileJson(person.profile.version, person.profile.as_of, msgspec.json.encode(person.profile))
 
     def item(self, item_id: str) -> Item | None:
         return CATALOGUE.get(item_id)
@@ -230,34 +234,26 @@ class Shop:
         user, tag, share = (np.array(column) for column in zip(*entries, strict=True))
         return Survey(len(self.people), [person.user_id for person in self.people[:users]], names, user, tag, share)
 
-    def recommendations(
-        self,
-        user_id: str,
-        n: int,
-        *,
-        tag: str | None = None,
-        exclude_seen: bool = True,
-        max_per_category: int | None = None,
-    ) -> Recommendations | None:
+    def recommendations(self, user_id: str, wanted: Wanted) -> Recommendations | None:
         person = self._person_called(user_id)
         if person is None:
             return None
-        seen = {event.item_id for event in person.recent} if exclude_seen else set()
+        seen = {event.item_id for event in person.recent} if wanted.exclude_seen else set()
         likes = {interest.tag: interest for interest in person.profile.interests}
         scored = {
             item: max((likes[name].share for name in item.tags if name in likes), default=0.0)
             for item in CATALOGUE.values()
-            if item.item_id not in seen and tag in (None, *item.tags)
+            if item.item_id not in seen and wanted.tag in (None, *item.tags)
         }
         total, count = sum(scored.values()) or 1, Counter[str | None]()
         found = []
         for item in sorted(scored, key=lambda item: -scored[item]):
             count[item.category] += 1
-            if count[item.category] <= (max_per_category or n):
+            if count[item.category] <= (wanted.max_per_category or wanted.n):
                 because = likes[item.tags[0]].because if item.tags[0] in likes else ()
                 share = {"follows": 0.7, "popularity": 0.3}
                 found.append(Recommendation(item.item_id, item.title, scored[item] / total, share, because))
-        return Recommendations(user_id, person.profile.as_of, "shop/1", tuple(found[:n]))
+        return Recommendations(user_id, person.profile.as_of, "shop/1", tuple(found[: wanted.n]))
 
     def similar(self, item_id: str, n: int) -> SimilarItems | None:
         if item_id not in CATALOGUE:

@@ -15,7 +15,7 @@ from streamer.pipeline import publish
 from streamer.pipeline.gate import INTERESTS
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
-from streamer.pipeline.profile_json import Telling
+from streamer.pipeline.profile_json import Telling, tell_as
 from streamer.pipeline.publish import Names
 from streamer.pipeline.rows import pack, unpack
 from streamer.profile import Interest, ItemEvent, Profile
@@ -205,6 +205,19 @@ def test_the_published_profile_is_the_one_that_is_read() -> None:
     known_when_published = {"version": 0, "published_at": 0, "changed": read.changed}
     assert msgspec.structs.replace(published, **known_when_published) == read
     assert line.profile().version == 1
+
+
+def test_a_profile_that_is_read_later_says_why_its_version_was_published() -> None:
+    line = Line()
+    line.feed([click('],"changed":[', "mug")])
+    [publication] = line.cut().publications
+    line.feed([click("b", "mug", T0 + 1)])
+    read = publish.profile_as_json(line.world, line.slot("ann"), "ann")
+    published, told = (
+        msgspec.json.decode(v, type=Profile) for v in (publication.value, tell_as(read, publication.value))
+    )
+    assert (told.changed, told.cause) == (published.changed, '],"changed":[')
+    assert msgspec.structs.replace(told, changed=(), cause="") == msgspec.json.decode(read, type=Profile)
 
 
 def test_users_that_are_read_together_do_not_mix() -> None:

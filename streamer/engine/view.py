@@ -20,9 +20,9 @@ from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
 from streamer.pipeline import publish
 from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
+from streamer.pipeline.profile_json import tell_as
 from streamer.pipeline.recommend import Wanted
 from streamer.pipeline.rows import unpack
-from streamer.profile import Change, Profile
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Feed, Seen, Subscription
 from streamer.serving.view import (
@@ -32,6 +32,7 @@ from streamer.serving.view import (
     NotReady,
     PartitionStatus,
     PastVersion,
+    ProfileJson,
     Status,
     Survey,
     SwitchedOff,
@@ -39,16 +40,7 @@ from streamer.serving.view import (
 )
 from streamer.settings import Settings
 
-
-class Why(msgspec.Struct, frozen=True):
-    """What a published profile says of itself, beside what can be read off the user's row again."""
-
-    changed: tuple[Change, ...]
-    cause: str
-
-
 _FIRST: Final = np.zeros(1, np.int64)
-_decode_why = msgspec.json.Decoder(Why).decode
 _decode_past = msgspec.json.Decoder(PastVersion).decode
 
 
@@ -69,7 +61,7 @@ class View:
         self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
         self._started_at = time.time_ns() // 1_000_000
 
-    def profile(self, user_id: str) -> Profile | None:
+    def profile(self, user_id: str) -> ProfileJson | None:
         """The user as of the last batch, or None; `changed` and `cause` are of the published version.
 
         Raises NotReady or NotOwner.
@@ -77,15 +69,7 @@ class View:
         found = self._find(user_id)
         return None if found is None else self._read(*found, user_id)
 
-    def recommendations(
-        self,
-        user_id: str,
-        n: int,
-        *,
-        tag: str | None = None,
-        exclude_seen: bool = True,
-        max_per_category: int | None = None,
-    ) -> Recommendations | None:
+    def recommendations(self, user_id: str, wanted: Wanted) -> Recommendations | None:
         """What the user may take next, as of the last batch; None for an unknown user.
 
         Raises NotReady, NotOwner, or SwitchedOff.
@@ -94,7 +78,7 @@ class View:
         if found is None:
             return None
         partition, users, slot = found
-        world, wanted = partition.world._replace(users=users), Wanted(n, tag, exclude_seen, max_per_category)
+        world = partition.world._replace(users=users)
         return ranking.recommend(partition.number, world, slot, user_id, wanted)
 
     def similar(self, item_id: str, n: int) -> SimilarItems | None:
@@ -129,15 +113,14 @@ class View:
         unpack(self._scratch, _FIRST, [row])
         return partition, self._scratch, 0
 
-    def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> Profile:
-        why = self._why(user_id, int(users.head["version"][slot]))
-        profile = publish.profile(partition.world._replace(users=users), slot, user_id)
-        return msgspec.structs.replace(profile, changed=why.changed, cause=why.cause)
-
-    def _why(self, user_id: str, version: int) -> Why:
-        """What changed in a version, and its cause: rows do not keep it. Empty where that is too long ago."""
+    def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> ProfileJson:
+        head = users.head[slot]
+        version, as_of = int(head["version"]), int(head["as_of"])
+        value = publish.profile_as_json(partition.world._replace(users=users), slot, user_id)
         published = self._feed.recent.find(user_id, version)
-        return Why((), "") if published is None else _decode_why(published.value)
+        if published is not None:  # rows do not keep why it was; where that is too long ago, it is not told
+            value = tell_as(value, published.value)
+        return ProfileJson(version, as_of, value)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)

@@ -34,6 +34,7 @@ from streamer.profile import What
 _BUFFER_BYTES: Final = 1 << 20  # some 300 profiles at a time: stays in the processor's cache
 _PLACES: Final = 4  # decimals of the shares in `changed`
 NAN: Final = float("nan")
+_TOLD: Final = b'],"changed":['  # nowhere inside a string: quotes are escaped there
 
 
 class Telling(NamedTuple):
@@ -131,8 +132,7 @@ def moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, telling: T
     Of a first profile, that it is one says it all.
     """
     if not telling.reasons.any():  # one profile that somebody asks for: half of its time would go into nothing
-        _, _, what, tag, before, after = _entries(_NOBODY, ACTIVITY, rank=0)
-        return Moves(what, tag, before, after, np.zeros(len(slots) + 1, np.int64))
+        return Moves(*(*_NOTHING, np.zeros(len(slots) + 1, np.int64)))
     first = telling.reasons & gate.FIRST != 0
     later = np.where(first, 0, telling.reasons)
     lost = np.flatnonzero((later & gate.INTERESTS != 0) & (users.head["lost_tag"][slots] != 0))
@@ -152,7 +152,6 @@ def moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, telling: T
 
 
 Entries = tuple[NDArray[Any], ...]  # row, rank, what, tag, before, after
-_NOBODY: Final = np.zeros(0, np.int64)
 _WHAT_OF: Final = np.array([-1, ADDED, DROPPED, SHIFTED])  # by the gate's status
 
 
@@ -161,6 +160,9 @@ def _entries(
 ) -> Entries:
     columns = (np.float64(rank), np.int64(what), np.uint64(tag), np.float64(before), np.float64(after))
     return rows, *(np.broadcast_to(column, rows.shape) for column in columns)
+
+
+_NOTHING: Final = _entries(np.zeros(0, np.int64), ACTIVITY, rank=0)[2:]
 
 
 def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, told: NDArray[np.bool_]) -> Entries:
@@ -219,7 +221,8 @@ def write(
 def _write(
     users: Users, slots: NDArray[np.int64], page: Page, items: Strings, tags: Strings, bound: int
 ) -> list[bytes]:
-    out, ends = np.empty(max(_BUFFER_BYTES, bound), np.uint8), np.zeros(len(slots) + 1, np.int64)
+    size = min(max(_BUFFER_BYTES, bound), bound * len(slots))  # one profile's stays in the cache
+    out, ends = np.empty(size, np.uint8), np.zeros(len(slots) + 1, np.int64)
     values: list[bytes] = []
     while (row := len(values)) < len(slots):
         ends[row] = 0
@@ -228,6 +231,11 @@ def _write(
         raw = out[: cuts[-1]].tobytes()
         values += [raw[start:end] for start, end in pairwise(cuts)]
     return values
+
+
+def tell_as(value: bytes, published: bytes) -> bytes:
+    """A profile with `changed` and `cause` of another of the same user, both as written here: they stand last."""
+    return value[: value.rindex(_TOLD)] + published[published.rindex(_TOLD) :]
 
 
 def _bound(page: Page, users: Users, item: int, tag: int) -> int:

@@ -53,9 +53,14 @@ def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def profile(world: World, slot: int, user_id: str, reasons: int = 0, cause: str = "") -> Profile:
     """One user's profile as of now, with what changed for these `reasons`. Changes nothing."""
+    return _decode(profile_as_json(world, slot, user_id, reasons, cause))
+
+
+def profile_as_json(world: World, slot: int, user_id: str, reasons: int = 0, cause: str = "") -> bytes:
+    """The same as it goes over the wire."""
     slots = np.array([slot], np.int64)
     telling = Telling([user_id.encode()], [cause.encode()], np.array([reasons], np.uint8), np.ones(1))
-    return _decode(write(world, slots, assess(world, slots), fold_in(world, slots), telling).values[0])
+    return write(world, slots, assess(world, slots), fold_in(world, slots), telling).values[0]
 
 
 def write(

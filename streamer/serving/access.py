@@ -9,6 +9,7 @@ and the page's own files hold nothing personal.
 import hmac
 import ipaddress
 from collections.abc import Awaitable, Callable
+from functools import lru_cache
 
 from aiohttp import web
 from faust.types.web import ResourceOptions
@@ -35,6 +36,7 @@ SECURITY_HEADERS = {
 }
 
 
+@lru_cache
 def is_loopback(host: str) -> bool:
     """Whether a server bound to `host` is out of the network's reach."""
     try:
@@ -55,7 +57,8 @@ def require_protection(settings: Settings) -> None:
 
 def check(request: web.Request, settings: Settings) -> None:
     """Raise a Problem when this request must not be answered."""
-    if is_loopback(settings.http_host) and _name(request.host) not in _own_names(settings):
+    host = settings.http_host
+    if is_loopback(host) and _name(request.host) not in _own_names(settings.advertised_url, host):
         raise Problem(421, "unknown-host", f"This worker does not answer to the name {request.host!r}.")
     if not request.path.startswith(PROTECTED) or request.method == "OPTIONS":
         return  # a browser asks with OPTIONS whether it may ask at all, and shows nothing when it does
@@ -74,10 +77,11 @@ def check(request: web.Request, settings: Settings) -> None:
 def add_headers(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """A signal handler of aiohttp: on every answer the security headers, and who answered where nobody says it yet."""
     more = {**SECURITY_HEADERS, "Vary": "Origin"} if settings.http_cors else SECURITY_HEADERS
+    source = settings.source
 
     async def add(_: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(more)
-        response.headers.setdefault("X-Answered-By", settings.source)
+        response.headers.setdefault("X-Answered-By", source)
 
     return add
 
@@ -102,9 +106,9 @@ def _has_token(request: web.Request, settings: Settings) -> bool:
     return not token or (scheme.lower() == "bearer" and same)
 
 
-def _own_names(settings: Settings) -> frozenset[str]:
-    advertised = URL(settings.advertised_url).host or settings.http_host
-    return LOOPBACK_NAMES | {settings.http_host, advertised}
+@lru_cache
+def _own_names(advertised_url: str, http_host: str) -> frozenset[str]:
+    return LOOPBACK_NAMES | {http_host, URL(advertised_url).host or http_host}
 
 
 def _name(host: str) -> str:

@@ -6,16 +6,16 @@ import msgspec
 import xxhash
 from aiohttp import ETag, web
 
-from streamer.profile import Profile
 from streamer.serving.endpoints import Health
 from streamer.serving.problems import unavailable
+from streamer.serving.view import ProfileJson
 
 PRIVATE = "private, no-cache"  # kept by the client that asked only, and asked for again each time
 
 
-def of_profile(request: web.Request, profile: Profile) -> web.Response:
+def of_profile(request: web.Request, profile: ProfileJson) -> web.Response:
     """Weak ETag from version and newest event: a change too small to be published makes no new version."""
-    response = _unless_known(request, ETag(f"{profile.version}.{profile.as_of}", is_weak=True), profile)
+    response = _unless_known(request, ETag(f"{profile.version}.{profile.as_of}", is_weak=True), profile.value)
     age_s = max(0.0, time.time() - profile.as_of / 1000)
     response.headers["X-Profile-Age"] = f"{age_s:.3f}"
     return response
@@ -44,11 +44,9 @@ def is_known(request: web.Request, etag: ETag) -> bool:
     return any(tag.value in (etag.value, "*") for tag in request.if_none_match or ())
 
 
-def _unless_known(request: web.Request, etag: ETag, value: msgspec.Struct | bytes) -> web.Response:
-    if is_known(request, etag):
-        response = web.Response(status=304, headers={"Cache-Control": PRIVATE})
-    else:
-        response = _json(value if isinstance(value, bytes) else msgspec.json.encode(value))
+def _unless_known(request: web.Request, etag: ETag, body: bytes) -> web.Response:
+    known = is_known(request, etag)
+    response = web.Response(status=304, headers={"Cache-Control": PRIVATE}) if known else _json(body)
     response.etag = etag
     return response
 

@@ -12,6 +12,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from streamer.metrics import REGISTRY
+from streamer.pipeline.recommend import Wanted
 from streamer.serving import answers, assets, openapi, queries
 from streamer.serving.atlas import Atlas
 from streamer.serving.endpoints import ENDPOINTS, Items
@@ -67,13 +68,8 @@ class Handlers:
         Each with its probability, what part of that each expert argues for, and the user's own items that led to it.
         """
         query, user_id = parse(request, queries.Recommend), id_of(request)
-        found = self._view.recommendations(
-            user_id,
-            query.n,
-            tag=query.tag,
-            exclude_seen=query.exclude == "seen",
-            max_per_category=query.max_per_category,
-        )
+        wanted = Wanted(query.n, query.tag, query.exclude == "seen", query.max_per_category)
+        found = self._view.recommendations(user_id, wanted)
         return answers.of_struct(request, _known(found, user_id))
 
     async def history(self, request: web.Request) -> web.StreamResponse:

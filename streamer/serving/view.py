@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import Item
-from streamer.profile import Change, Profile
+from streamer.pipeline.recommend import Wanted
+from streamer.profile import Change
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Seen, Subscription
 
@@ -146,6 +147,14 @@ class InterestMap(msgspec.Struct, frozen=True):
     points: tuple[MapPoint, ...]
 
 
+class ProfileJson(NamedTuple):
+    """A profile as it goes over the wire, and what its ETag is made from."""
+
+    version: int
+    as_of: int
+    value: bytes
+
+
 class Survey(NamedTuple):
     """What some users are interested in, as a table: each entry is a user's share of one tag."""
 
@@ -160,7 +169,7 @@ class Survey(NamedTuple):
 class WorkerView(Protocol):
     """The worker as serving sees it. Every method is called on the event loop, and returns or awaits at once."""
 
-    def profile(self, user_id: str) -> Profile | None:
+    def profile(self, user_id: str) -> ProfileJson | None:
         """The user's profile, or None for an unknown user. Raises NotReady or NotOwner."""
 
     async def users(self, prefix: str, n: int) -> FoundUsers:
@@ -175,20 +184,8 @@ class WorkerView(Protocol):
     async def survey(self, users: int, tags: int) -> Survey:
         """The strongest tags, at most so many, of so many of the users in memory, spread evenly. Raises NotReady."""
 
-    def recommendations(
-        self,
-        user_id: str,
-        n: int,
-        *,
-        tag: str | None = None,
-        exclude_seen: bool = True,
-        max_per_category: int | None = None,
-    ) -> Recommendations | None:
-        """What the user may take next, best first; None for an unknown user. Raises NotReady, NotOwner, SwitchedOff.
-
-        Only items with `tag`, and at most so many of one category, where these are given; with `exclude_seen` none of
-        the user's recent items.
-        """
+    def recommendations(self, user_id: str, wanted: Wanted) -> Recommendations | None:
+        """What the user may take next, best first; None for an unknown user. Raises NotReady, NotOwner, SwitchedOff."""
 
     def similar(self, item_id: str, n: int) -> SimilarItems | None:
         """The items most alike; None for an unknown item. Any worker knows all items. Raises SwitchedOff."""
