@@ -62,6 +62,7 @@ class Follower:
             isolation_level="read_committed",
             auto_offset_reset="earliest",
             enable_auto_commit=False,
+            fetch_max_wait_ms=20,  # the next question waits on the same connection
         )
         self._partitions = [TopicPartition(topic, n) for n in range(partitions)]
         self._consumer.assign(self._partitions)

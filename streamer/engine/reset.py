@@ -22,7 +22,7 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamer.engine.changelog import last_position, without_state
+from streamer.engine.changelog import POLL_MS, last_position, without_state
 from streamer.engine.kafka_clients import admin_client, aiokafka_options
 from streamer.engine.position import Position
 from streamer.engine.store import POSITION, Row
@@ -130,6 +130,7 @@ def _consumer(settings: Settings) -> AIOKafkaConsumer:
         enable_auto_commit=False,
         isolation_level="read_committed",
         auto_offset_reset="none",
+        fetch_max_wait_ms=POLL_MS,  # the next partition waits for what is asked of this one beyond its end
         max_partition_fetch_bytes=4 << 20,
     )
 

@@ -54,6 +54,7 @@ class Restore:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
+            fetch_max_wait_ms=POLL_MS,  # partitions that are not done wait for what is asked beyond others' ends
             max_partition_fetch_bytes=4 << 20,
             fetch_max_bytes=64 << 20,
         )

@@ -113,6 +113,7 @@ async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
             enable_auto_commit=False,
             isolation_level="read_committed",
             auto_offset_reset="none",
+            fetch_max_wait_ms=POLL_MS,  # the next partition waits for what is asked of this one beyond its end
             max_partition_fetch_bytes=4 << 20,
         ) as consumer:
             yield consumer

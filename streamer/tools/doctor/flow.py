@@ -20,6 +20,7 @@ SAMPLE: Final = 100  # records of a partition, the newest: one wrong producer in
 READ_S: Final = 15.0  # for all samples together
 TREND_S: Final = 2.0  # between two looks at the lag: four checkpoints
 POLL_MS: Final = 200
+FETCH_MS: Final = 20  # the next topic waits for what is asked of this one beyond its end
 COORDINATOR_S: Final = 15.0
 READ: Final = (*(kind.topic for kind in KINDS), "items")  # what others write for us
 
@@ -87,7 +88,8 @@ def _culprit(wrong: list[tuple[bytes, int]], partitions: int) -> str:
 def sample(settings: Settings, topics: list[str]) -> dict[str, tuple[int, list[Sampled]]]:
     """The number of partitions and the newest records, by topic, of those that are there."""
     found: dict[str, tuple[int, list[Sampled]]] = {}
-    with closing(KafkaConsumer(**kafka_python_options(settings), group_id=None, enable_auto_commit=False)) as consumer:
+    options = {"group_id": None, "enable_auto_commit": False, "fetch_max_wait_ms": FETCH_MS}
+    with closing(KafkaConsumer(**kafka_python_options(settings), **options)) as consumer:
         for topic in topics:
             numbers = consumer.partitions_for_topic(topic)
             if numbers:
