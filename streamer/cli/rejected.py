@@ -8,17 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from streamer.cli.common import (
-    AsJson,
-    Brokers,
-    Partitions,
-    TopicPrefix,
-    confirm,
-    load,
-    print_rich,
-    table,
-    unix_ms,
-)
+from streamer.cli.common import AsJson, Brokers, Partitions, TopicPrefix, confirm, load, print_rich, table, unix_ms
 
 if TYPE_CHECKING:
     from rich.table import Table
