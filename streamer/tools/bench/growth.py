@@ -1,8 +1,9 @@
 """What size costs: an event's cost with more and more users in the cache and items in the catalogue, what a miss in
 the cache costs, a user's memory, and how long a worker takes to come back, with its state on disk and without.
 
-With each number of users, and of items: a tour that meets them all, then a stretch of events of ACTIVE of the users,
-spread over all, and one of events of anybody. In the first, rows and profiles an event are the same however many users
+With each number of users, and of items: a tour that meets them all (the items in every partition: the first meeting
+costs a row that names the item, and comes once), then a stretch of events of ACTIVE of the users, spread over all, and
+one of events of anybody. In the first, rows and profiles an event are the same however many users
 there are, so its cost is what the number of users itself costs; the second has about a row an event, and together they
 give the cost of a row. Then the worker with the most users starts again with an empty, smaller cache, so that every
 event is a miss, and once more without its state.
@@ -111,7 +112,10 @@ def _spread(costs: list[Cost]) -> float:
 
 def _items(stage: Stage, size: Size, number: int) -> Items:
     stage = stage.topics(f"items{number}-")
-    tour, active, *_ = _parts(size, ACTIVE, number)
+    active = _parts(size, ACTIVE, number).active
+    partitions = stage.settings.partitions
+    tour = active._replace(at=0, active=0, events=number * partitions, rounds=partitions)
+    active = active._replace(at=tour.events)
     changes = {"http_port": free_port(stage.settings.http_host, 0), "session_timeout_ms": FROZEN_MS}
     run = stage.peer("worker", **changes)
     fill(run, tour)

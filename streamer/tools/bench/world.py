@@ -3,11 +3,14 @@
 Everybody has three favourite shelves and mostly looks there; of items and of users, a few are far busier than the rest.
 """
 
+import functools
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamer.engine.shared import partition_of
 
 SEED: Final = 1
 CHUNK: Final = 10_000  # events drawn at once: numpy's own cost vanishes, memory stays small
@@ -26,8 +29,9 @@ Line = tuple[str, bytes, bytes]  # contract topic, key, value
 class World(NamedTuple):
     """How large the backlog is.
 
-    `tour`: the first events are one of every user and one about every item, so that all of them are met. `active`:
-    events are of so many users only, picked evenly from all of them and equally busy. `at` numbers the first event and
+    `tour`: the first events are one of every user and one about every item, so that all of them are met. `rounds`: the
+    first events are about every item in every one of so many partitions, one after the other. `active`: events are of
+    so many users only, picked evenly from all of them and equally busy. `at` numbers the first event and
     `step_ms` is the event time between two, so that one world goes on where another ended; 0: SPAN_MS over all events.
     """
 
@@ -35,6 +39,7 @@ class World(NamedTuple):
     items: int
     events: int
     tour: bool = False
+    rounds: int = 0
     active: int = 0
     at: int = 0
     step_ms: int = 0
@@ -119,6 +124,10 @@ def _draw(
     items = (np.searchsorted(popular, rng.random(n)) * world.shelves + shelves) % world.items
     if world.tour:
         items = np.where(numbers < world.items, numbers, items)
+    if world.rounds:
+        around = numbers < world.rounds * world.items
+        users = np.where(around, _users_around(world, numbers), users)
+        items = np.where(around, numbers % world.items, items)
     return _Draw(
         number=world.at + numbers,
         user=users,
@@ -127,3 +136,17 @@ def _draw(
         buys=rng.random(n) < BUY,
         extra=rng.integers(1, 60_000, n),
     )
+
+
+def _users_around(world: World, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Users of the partition whose round it is."""
+    by_partition, first = _by_partition(world.users, world.rounds)
+    partition = numbers // world.items % world.rounds
+    return by_partition[first[partition] + numbers % np.diff(first)[partition]]
+
+
+@functools.cache
+def _by_partition(users: int, partitions: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Users in the order of their partitions, and where each partition begins, with the end."""
+    partition = np.array([partition_of(b"user-%d" % user, partitions) for user in range(users)])
+    return np.argsort(partition, kind="stable"), np.searchsorted(np.sort(partition), np.arange(partitions + 1))
