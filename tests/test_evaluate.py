@@ -163,7 +163,7 @@ class Rehearsed:
         effects = partition.cut(last=True)
         partition.write_to_store(effects, partition.position.checkpoint)
         self.worker.apply_signals([value for _, value in effects.signals])
-        self.models += partition.own_items.take(self.worker.now_ms)[1]
+        self.models += partition.own_items.take_models(self.worker.now_ms)
         self.worker.apply_models(self.models)
 
     def restart(self) -> None:

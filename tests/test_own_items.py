@@ -14,9 +14,19 @@ from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel, decode_model
 from streamer.pipeline.layout import PREDECESSORS
-from streamer.pipeline.own_items import GROWTH, LAYOUT, MODEL_EVERY_MS, MODEL_WITHIN_MS, MODELS_PER_S, ItemRow, OwnItems
+from streamer.pipeline.own_items import (
+    GROWTH,
+    LAYOUT,
+    MODEL_EVERY_MS,
+    MODEL_WITHIN_MS,
+    MODELS_PER_S,
+    ItemRow,
+    OwnItems,
+)
 from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.storing import ROWS_EVERY_MS, ROWS_PER_S
+from streamer.pipeline.turns import BURST_MS, PAUSE_MS, at_once
 from tests.pipeline_world import DAY_MS, T0
 
 DIM = 8
@@ -33,7 +43,7 @@ class Owner:
             self.catalogue.describe(item)
         self.space = ItemSpace(self.catalogue, 40)
         self.space.refresh()
-        self.own = OwnItems(DIM, seed=1)
+        self.own, self.offset = OwnItems(DIM, seed=1), 0
 
     def learn(
         self, *signals: tuple[str, int], before: tuple[str, ...] = (), weight: float = 1.0, **tags: list[str]
@@ -52,11 +62,27 @@ class Owner:
             predecessors=predecessors,
             tags={items.index(item_id): own for item_id, own in tags.items()},
         )
-        self.own.learn(learned, self.space)
+        self.own.learn(learned, self.space, self.offset)
+        self.offset += 1
+
+    def take(self, now_ms: int = NOW, *, everything: bool = True) -> tuple[Taken, Taken]:
+        """What a checkpoint stores and publishes."""
+        return at_once(self.own.take(now_ms, self.offset, 1, everything=everything))
 
     def models(self, now_ms: int = NOW) -> dict[str, ItemModel | None]:
         """What a checkpoint publishes."""
-        return {key.decode(): None if value is None else decode_model(value) for key, value in self.own.take(now_ms)[1]}
+        return {key.decode(): None if value is None else decode_model(value) for key, value in self.take(now_ms)[1]}
+
+
+def stored(owner: Owner) -> dict[str, ItemModel]:
+    """The models in the rows that the last checkpoint stores."""
+    models = [msgspec.msgpack.decode(row, type=ItemRow).model for _, row in owner.take()[0] if row]
+    return {model.item_id: model for model in models}
+
+
+def stored_to(owner: Owner) -> tuple[int, int]:
+    """The position in the signals that a checkpoint stores: offset and number."""
+    return owner.own.storing.stored_to(owner.offset, owner.own.signals)
 
 
 def restarted(rows: Taken) -> Owner:
@@ -108,9 +134,7 @@ def test_hundreds_of_items_stay_what_they_are_while_the_columns_grow() -> None:
     owner = Owner()
     owner.learn(*((f"item {i}", T0 + i) for i in range(1000)))
     assert len(owner.own) == 1000
-    assert {name: model.ts - T0 for name, model in owner.models().items() if model} == {
-        f"item {i}": i for i in range(1000)
-    }
+    assert {name: model.ts - T0 for name, model in stored(owner).items()} == {f"item {i}": i for i in range(1000)}
 
 
 # Transitions
@@ -138,9 +162,9 @@ def test_a_model_says_what_came_before_its_item() -> None:
 def test_more_signals_than_the_pool_has_room_for_are_all_learned() -> None:
     owner, before = Owner(), tuple(f"b{i}" for i in range(PREDECESSORS))
     owner.learn(*((f"item {i}", T0) for i in range(2000)), before=before)
-    models = owner.models()
+    models = stored(owner)
     assert len(models) == 2000
-    assert {len(before_of(model)) for model in models.values() if model} == {PREDECESSORS}
+    assert {len(before_of(model)) for model in models.values()} == {PREDECESSORS}
 
 
 def test_an_item_keeps_its_strongest_predecessors() -> None:
@@ -212,7 +236,7 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
     owner.own.describe(Item("tent", "Tent", ("outdoor",)))
     owner.own.describe(Item("unheard of", "", ()))
     assert owner.own.unstored
-    rows, models = owner.own.take(NOW + MODEL_EVERY_MS)
+    rows, models = owner.take(NOW + MODEL_EVERY_MS)
     assert [msgspec.msgpack.decode(row, type=ItemRow).model.tags for _, row in rows if row] == [()]
     assert models == []
 
@@ -221,8 +245,8 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
 
 
 def test_nothing_is_due_before_anything_was_learned() -> None:
-    own = OwnItems(DIM, seed=1)
-    assert (own.models_due(NOW), own.unstored, own.take(NOW)) == (False, False, ([], []))
+    owner = Owner()
+    assert (owner.own.models_due(NOW), owner.own.unstored, owner.take()) == (False, False, ([], []))
 
 
 def test_a_new_model_is_due_at_once_and_then_after_the_pause() -> None:
@@ -254,11 +278,11 @@ def test_a_model_that_hardly_changed_waits_longer() -> None:
 def test_a_model_that_has_to_wait_is_stored_and_published_later() -> None:
     owner = Owner()
     owner.learn(("mug", T0))
-    owner.own.take(NOW)
+    owner.take(NOW)
     owner.learn(("mug", T0))
-    rows, models = owner.own.take(NOW + 1)
+    rows, models = owner.take(NOW + 1)
     assert ([key for key, _ in rows], models) == ([b"imug"], [])
-    rows, models = owner.own.take(NOW + MODEL_EVERY_MS)
+    rows, models = owner.take(NOW + MODEL_EVERY_MS)
     assert (rows, [key for key, _ in models]) == ([], [b"mug"])
 
 
@@ -268,35 +292,35 @@ def test_a_model_that_has_to_wait_is_stored_and_published_later() -> None:
 def test_a_forgotten_item_is_deleted_from_the_store_and_from_the_models() -> None:
     owner = Owner()
     owner.learn(("mug", T0), ("pan", T0))
-    owner.own.take(NOW)
+    owner.take(NOW)
     owner.own.forget("mug")
     assert owner.own.unstored
     assert owner.own.models_due(NOW)
-    assert owner.own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+    assert owner.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
     assert (len(owner.own), owner.own.unstored, owner.own.models_due(NOW)) == (1, False, False)
 
 
 def test_an_item_that_was_never_ours_is_deleted_all_the_same() -> None:
     """A model of an earlier owner of the topic may still be there."""
-    own = OwnItems(DIM, seed=1)
-    own.forget("mug")
-    assert own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+    owner = Owner()
+    owner.own.forget("mug")
+    assert owner.take() == ([(b"imug", None)], [(b"mug", None)])
 
 
 def test_an_item_forgotten_before_its_first_checkpoint_is_not_written() -> None:
     owner = Owner()
     owner.learn(("mug", T0))
     owner.own.forget("mug")
-    assert owner.own.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
+    assert owner.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
 
 
 def test_an_item_that_comes_back_begins_anew() -> None:
     owner = Owner()
     owner.learn(("mug", T0), ("mug", T0))
-    owner.own.take(NOW)
+    owner.take(NOW)
     owner.own.forget("mug")
     owner.learn(("mug", T0 + 1))
-    rows, models = owner.own.take(NOW)
+    rows, models = owner.take(NOW)
     assert [key for key, row in rows if row is not None] == [b"imug"]
     assert len(rows) == len(models) == 1
     assert models[0][1] is not None
@@ -327,34 +351,31 @@ def test_forgetting_some_items_leaves_the_others_as_they_are(steps: list[tuple[s
 def test_items_read_from_their_rows_are_the_same(signals: list[tuple[str, int]]) -> None:
     owner = Owner()
     owner.learn(*signals, before=("a", "b"), **{signals[0][0]: ["blue"]})
-    rows, _ = owner.own.take(0)  # stored, but not published yet
+    rows, _ = owner.take(0)  # stored, but not published yet
     again = restarted(rows)
     assert again.models() == owner.models()
     assert len(again.own) == len(owner.own)
     assert not again.own.unstored
 
 
-def test_a_large_catalogue_in_motion_publishes_each_model_more_seldom_not_all_at_once() -> None:
-    def published(items: int, seconds: int) -> int:
-        owner = Owner()
-        signals = [(f"item-{n}", T0) for n in range(items)]
-        owner.learn(*signals)
-        owner.own.take(NOW)
-        owner.learn(*signals)
-        return len(owner.own.take(NOW + 1000 * seconds)[1])
-
-    many = 20 * MODELS_PER_S
-    assert published(10, seconds=5) == 10
-    assert published(many, seconds=19) == 0
-    assert published(many, seconds=20) == many
+def test_of_many_new_models_so_many_go_out_a_second_and_none_waits_for_ever() -> None:
+    owner, burst = Owner(), MODELS_PER_S * BURST_MS // 1000
+    owner.learn(*((f"item {n}", T0) for n in range(burst + MODELS_PER_S + 1)))
+    seen = owner.models(NOW).keys()
+    assert len(seen) == burst
+    assert not owner.own.models_due(NOW + PAUSE_MS - 1)
+    assert owner.own.models_due(NOW + PAUSE_MS)
+    assert len(seen := seen | owner.models(NOW + PAUSE_MS).keys()) == burst + MODELS_PER_S
+    assert len(seen | owner.models(NOW + 2 * PAUSE_MS).keys()) == len(owner.own)
+    assert not owner.own.models_due(NOW + 3 * PAUSE_MS)
 
 
 def test_a_model_that_was_not_published_before_a_restart_is_published_after_it() -> None:
     owner = Owner()
     owner.learn(("mug", T0))
-    unpublished, _ = owner.own.take(0)
+    unpublished, _ = owner.take(0)
     owner.learn(("mug", T0))
-    published, _ = owner.own.take(NOW)
+    published, _ = owner.take(NOW)
     assert restarted(unpublished).own.models_due(NOW)
     assert not restarted(published).own.models_due(NOW)
 
@@ -372,7 +393,7 @@ def test_a_row_of_an_older_worker_is_read() -> None:
 def test_a_row_of_a_newer_worker_is_refused() -> None:
     model = ItemModel(MODEL_LAYOUT, "mug", 1, 1.0, T0, b"")
     newer = msgspec.msgpack.encode(ItemRow(LAYOUT + 1, model, unpublished=False))
-    with pytest.raises(StateError, match=r"item row of layout 3, this worker knows 2: upgrade the worker"):
+    with pytest.raises(StateError, match=r"item row of layout 4, this worker knows 3: upgrade the worker"):
         OwnItems(DIM, seed=1).load(newer)
 
 
@@ -386,3 +407,74 @@ def test_an_item_finds_its_place_in_the_catalogue_once_it_is_listed() -> None:
     owner.own.describe(listed)
     owner.learn(("mug", T0))
     assert owner.own.slots[0] == slot
+
+
+# Rows in turns
+
+
+def names(rows: Taken) -> set[str]:
+    return {key[1:].decode() for key, _ in rows}
+
+
+def test_rows_wait_for_their_round_and_then_for_their_turn_those_first_that_wait_longest() -> None:
+    owner, burst = Owner(), ROWS_PER_S * BURST_MS // 1000
+    owner.own.storing.round_at = NOW
+    for n in range(burst + 1):
+        owner.learn((f"item {n}", T0))
+    assert owner.take(NOW + ROWS_EVERY_MS - 1, everything=False)[0] == []
+    rows, _ = owner.take(NOW + ROWS_EVERY_MS, everything=False)
+    assert names(rows) == {f"item {n}" for n in range(burst)}
+    assert stored_to(owner) == (burst, burst)
+    owner.learn(("item 0", T0))  # the next round's
+    assert not owner.own.storing.due(NOW + ROWS_EVERY_MS + PAUSE_MS - 1)
+    rows, _ = owner.take(NOW + ROWS_EVERY_MS + PAUSE_MS, everything=False)
+    assert names(rows) == {f"item {burst}"}
+    assert stored_to(owner) == (burst + 1, burst + 1)
+    assert not owner.own.storing.due(NOW + 2 * ROWS_EVERY_MS - 1)
+    assert names(owner.take(NOW + 2 * ROWS_EVERY_MS, everything=False)[0]) == {"item 0"}
+    assert stored_to(owner) == (owner.offset, owner.offset)
+
+
+def test_a_change_of_the_catalogue_is_stored_at_once_and_nothing_else_with_it() -> None:
+    owner = Owner()
+    owner.own.storing.round_at = NOW
+    owner.learn(("tent", T0), ("mug", T0), tent=["camping"])
+    owner.own.describe(Item("tent", "Tent", ("outdoor",)))
+    assert names(owner.take(everything=False)[0]) == {"tent"}
+    assert stored_to(owner) == (0, 0)
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdef"), st.sampled_from("xyz"), st.booleans()), max_size=30), st.data())
+def test_whenever_rows_were_stored_a_restart_learns_every_signal_once(
+    steps: list[tuple[str, str, bool]], data: st.DataObject
+) -> None:
+    """The rows of any few items are stored at any time; then a crash, and all signals since the position once more."""
+    owner, kept = Owner(), dict[bytes, bytes]()
+    for n, (item, follows, stores) in enumerate(steps):
+        owner.learn((item, T0 + n), before=(follows,))
+        if stores:
+            some = data.draw(st.sets(st.sampled_from(sorted(owner.own.row_of)), max_size=2))
+            owner.own.storing.urgent[[owner.own.row_of[name] for name in some]] = True
+            kept |= {key: row for key, row in owner.take(0, everything=False)[0] if row}
+    again = restarted([*kept.items()])
+    again.offset, again.own.signals = stored_to(owner)
+    for n, (item, follows, _) in enumerate(steps):
+        if n >= again.offset:
+            again.learn((item, T0 + n), before=(follows,))
+    before = {key[1:].decode(): msgspec.msgpack.decode(row, type=ItemRow).model for key, row in kept.items()}
+    found, known = before | stored(again), before | stored(owner)
+    assert found.keys() == known.keys() == {item for item, _, _ in steps}
+    for name, model in known.items():
+        assert msgspec.structs.replace(found[name], vector=b"") == msgspec.structs.replace(model, vector=b"")
+
+
+def test_rows_learn_offsets_that_they_have_seen_only_after_a_reset_of_the_signals() -> None:
+    owner = Owner()
+    owner.learn(("mug", T0), ("mug", T0))
+    [(_, row)], _ = owner.take()
+    assert row is not None
+    for reset_at, learned in ((0, {}), (1, {"mug": 3})):
+        again = Owner()
+        again.own.load(row, reset_at)
+        again.learn(("mug", T0))
+        assert {name: model.events for name, model in stored(again).items()} == learned

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
-from streamer.engine.partition import ITEMS_EVERY_MS, Partition
+from streamer.engine.partition import Partition
 from streamer.engine.position import CATALOGUE, SIGNALS, USER_EVENTS, Effects, Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import ITEM, Store, shared_cache
+from streamer.pipeline.storing import ROWS_EVERY_MS
 from streamer.settings import load
 from tests.pipeline_world import T0, click
 
@@ -93,7 +94,7 @@ def test_rows_of_items_wait_and_the_position_in_the_signals_with_them(world: Wor
     effects = world.checkpoint()
     assert where(effects) == (0, 0, 0)
     assert effects.position.next["clicks"] == 2
-    world.now_ms += ITEMS_EVERY_MS
+    world.now_ms += ROWS_EVERY_MS
     assert world.has_work
     assert where(world.checkpoint()) == (1, 1, 1)
     assert not world.has_work
@@ -102,7 +103,7 @@ def test_rows_of_items_wait_and_the_position_in_the_signals_with_them(world: Wor
 def test_signals_alone_are_work_only_when_their_rows_are_due(world: World) -> None:
     world.checkpoint()  # publishes the new model
     assert not world.has_work
-    world.now_ms += ITEMS_EVERY_MS - 1
+    world.now_ms += ROWS_EVERY_MS - 1
     world.checkpoint()  # and the model as it is five seconds later
     assert not world.has_work
     world.now_ms += 1
@@ -114,12 +115,14 @@ def test_the_last_checkpoint_stores_what_waits(world: World) -> None:
     assert where(world.checkpoint(last=True)) == (1, 1, 1)
 
 
-def test_a_change_of_the_catalogue_is_stored_at_once_with_all_that_waits(world: World) -> None:
+def test_a_change_of_the_catalogue_is_stored_at_once_and_rows_go_on_waiting(world: World) -> None:
     take = Take(CATALOGUE, [Record(b"mug", b'{"item_id":"mug","title":"Mug","tags":["kitchen"]}', 0)], 0)
     world.partition.apply_items([take])
     world.partition.advance(take)
     assert world.has_work
-    assert where(world.checkpoint()) == (1, 1, 1)
+    effects = world.checkpoint()
+    assert where(effects) == (0, 0, 0)
+    assert effects.position.next[CATALOGUE] == 1
 
 
 def test_after_a_crash_the_same_is_learned_from_the_signals_again(world: World) -> None:

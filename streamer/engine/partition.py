@@ -5,7 +5,7 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 
 import asyncio
 from collections.abc import Generator, Iterable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -31,14 +31,13 @@ from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
+from streamer.pipeline.storing import ROWS_EVERY_MS
+from streamer.pipeline.turns import at_once
 
 if TYPE_CHECKING:  # with the extra `otel` only
     from streamer.engine.spans import Spans
 
 REJECTED_BYTES = 16 << 20  # kept for a checkpoint at most, and the batch that went over it
-# Rows of items are stored so often; with many of them more seldom, so many a second; but within so long. What was
-# learned since is learned again after a crash.
-ITEMS_EVERY_MS, ITEMS_PER_S, ITEMS_WITHIN_MS = 10_000, 200, 60_000
 DUE_AT_ONCE = 2000  # held-back users published by one checkpoint: 60 ms of work
 
 
@@ -59,7 +58,6 @@ class Partition:
         self.held = Held()
         self.traces: Traces | None = None  # where they are passed on
         self.spans: Spans | None = None  # where somebody collects them
-        self._items_stored_at = 0  # ms
         self._heartbeat = Heartbeat(shared.heartbeat_ms)
         self._silent: list[bytes] = []  # users found due for a heartbeat
         self._changed: list[NDArray[np.int64]] = []
@@ -75,9 +73,9 @@ class Partition:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
         # Not all partitions at once.
-        self._items_stored_at = self.shared.now_ms() - ITEMS_EVERY_MS * self.number // self.shared.partitions
+        self.own_items.storing.round_at = self.shared.now_ms() - ROWS_EVERY_MS * self.number // self.shared.partitions
         for _, row in self._store.scan(ITEM):
-            self.own_items.load(row)
+            self.own_items.load(row, self.position.signals_reset_at)
         if self.mix:
             self.mix.load(self._store)
         self.held.load(self._store)
@@ -160,7 +158,7 @@ class Partition:
         """Learn what events, here and in other partitions, taught about our items."""
         with metrics.stage("learn"):
             for record in (record for take in takes for record in take.records):
-                self.own_items.learn(signals_.decode(record.value), self.shared.space)
+                self.own_items.learn(signals_.decode(record.value), self.shared.space, record.offset)
 
     def advance(self, take: Take) -> None:
         """The records of a take are applied."""
@@ -223,7 +221,8 @@ class Partition:
         self._silent = self._silent or self._heartbeat.silent(self._store, now_ms)
         return (
             self._moved(CATALOGUE, *USER_EVENTS)
-            or (self._moved(SIGNALS) and self._items_due(now_ms, last=last))
+            or self.own_items.storing.due(now_ms)
+            or (last and self._moved(SIGNALS))
             or self.held.next_due() <= now_ms
             or self.own_items.models_due(now_ms)
             or bool(self._silent)
@@ -233,23 +232,9 @@ class Partition:
         """Whether more of these topics is applied than stored."""
         return any(self.position.next.get(topic) != self.saved.get(topic) for topic in topics)
 
-    def _items_due(self, now_ms: int, *, last: bool) -> bool:
-        """Whether a checkpoint stores the rows of items, and with them the position in what changes those.
-
-        Each signal touches an item, and an item's row has a few KB: stored at every checkpoint they would be most of
-        what is written. What was learned since is learned again after a crash, from the signals.
-        """
-        every_ms = min(max(ITEMS_EVERY_MS, 1000 * self.own_items.unstored // ITEMS_PER_S), ITEMS_WITHIN_MS)
-        return last or self._moved(CATALOGUE) or now_ms >= self._items_stored_at + every_ms
-
     def cut(self, *, last: bool = False) -> Effects:
         """`cut_in_pieces` at once."""
-        work = self.cut_in_pieces(last=last)
-        while True:
-            try:
-                next(work)
-            except StopIteration as done:
-                return cast("Effects", done.value)
+        return at_once(self.cut_in_pieces(last=last))
 
     def cut_in_pieces(self, *, last: bool = False) -> Generator[None, None, Effects]:
         """All that has to be written now, marked as being on its way. Falls between two batches.
@@ -274,10 +259,10 @@ class Partition:
                 cuts.append(cut(self.world, piece, cache.cause, now, due_ms))
         result = join(cuts)
         self.held.discard(publication.key for publication in result.publications)
-        store_items = self._items_due(now, last=last)
-        item_rows, models = self.own_items.take(now, store=store_items)
         self.position.checkpoint += 1
-        position = self._position_to_store(now, with_items=store_items)
+        learned_to, checkpoint = self.position.next.get(SIGNALS, 0), self.position.checkpoint
+        item_rows, models = yield from self.own_items.take(now, learned_to, checkpoint, everything=last)
+        position = self._position_to_store()
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
         rows += self.mix.rows() if self.mix else []
         rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
@@ -294,14 +279,14 @@ class Partition:
             traces={} if self.traces is None else self.traces.take(each.key for each in result.publications),
         )
 
-    def _position_to_store(self, now_ms: int, *, with_items: bool) -> Position:
+    def _position_to_store(self) -> Position:
         """A copy of the position; in the signals it is where the stored rows of items are."""
-        if with_items:
-            self._items_stored_at, self.position.signals = now_ms, self.own_items.signals
-        next_offsets = dict(self.position.next)
-        if not with_items and SIGNALS in self.saved:
-            next_offsets[SIGNALS] = self.saved[SIGNALS]
-        return msgspec.structs.replace(self.position, next=next_offsets, newest_ts=dict(self.position.newest_ts))
+        next_offsets, signals = dict(self.position.next), self.own_items.signals
+        if SIGNALS in next_offsets:
+            next_offsets[SIGNALS], signals = self.own_items.storing.stored_to(next_offsets[SIGNALS], signals)
+        return msgspec.structs.replace(
+            self.position, next=next_offsets, newest_ts=dict(self.position.newest_ts), signals=signals
+        )
 
     def write_to_store(self, effects: Effects, next_offset: int) -> None:
         """After the commit: the store takes the rows, and their users may leave memory."""

@@ -39,9 +39,10 @@ class Position(msgspec.Struct, array_like=True):
     partitions: int
     next: dict[str, int]  # by topic: offset of the next record to apply
     newest_ts: dict[str, int]  # by topic: newest ts accepted, ms
-    signals: int = 0  # ever learned from
+    signals: int = 0  # ever learned from, up to the position in them
     checkpoint: int = 0
     topic_ids: dict[str, str] = {}  # by topic: Kafka's own id of the one that the offsets are of
+    signals_reset_at: int = 0  # checkpoint that set the position in the signals back, if any
 
 
 class Effects(NamedTuple):

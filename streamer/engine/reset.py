@@ -24,7 +24,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamer.engine.changelog import POLL_MS, last_position, without_state
 from streamer.engine.kafka_clients import admin_client, aiokafka_options
-from streamer.engine.position import Position
+from streamer.engine.position import SIGNALS, Position
 from streamer.engine.store import POSITION, Row
 from streamer.engine.topic_ids import EVENTS, SOURCES, topic_ids
 from streamer.engine.topics import require_topics
@@ -223,4 +223,5 @@ class _Places:
             signals=0 if self._target.drop_state else old.signals,
             checkpoint=old.checkpoint + 1,
             topic_ids=old.topic_ids | ids,
+            signals_reset_at=old.checkpoint + 1 if SIGNALS in back else old.signals_reset_at,
         )

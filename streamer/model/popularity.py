@@ -27,10 +27,12 @@ def learn(
 ) -> None:
     """Count events on `items` i64[n] at `ts` i64[n] ms into `popularity` f64[items, 3] as of `newest` i64[items] ms.
 
-    `events` i64[items] counts them without decay.
+    `events` i64[items] counts them without decay. Negative items are passed over.
     """
     for n in range(len(items)):
         i = items[n]
+        if i < 0:
+            continue
         for s in range(3):
             popularity[i, s] = add(popularity[i, s], newest[i], ts[n], 1.0, HALF_LIVES_MS[s])
         newest[i] = max(newest[i], ts[n])

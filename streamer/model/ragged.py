@@ -46,6 +46,14 @@ class Pool(NamedTuple):
     totals: NDArray[np.float32]
 
 
+class Copied(NamedTuple):
+    """Keys u64[n] and weights f32[n, width] of some rows, one after the other, each up to its place in `ends`."""
+
+    ends: NDArray[np.int64]
+    keys: NDArray[np.uint64]
+    weights: NDArray[np.float32]
+
+
 class Rows:
     """Rows 0, 1, … of at most `most` keys (above 0), each with `width` weights ≥ 0."""
 
@@ -106,10 +114,16 @@ class Rows:
 
     def row(self, i: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Keys u64[n] and weights f32[n, width] of a row, copied."""
-        start = int(self.pool.at[i])
-        keys = self.pool.keys[start : start + int(self.pool.room[i])]
-        taken = np.flatnonzero(keys)
-        return keys[taken], self.pool.weights[start + taken]
+        _, keys, weights = self.take(np.array([i]))
+        return keys, weights
+
+    def take(self, rows: NDArray[np.int64]) -> Copied:
+        """The keys of many rows, copied."""
+        ends = np.cumsum(self.pool.size[rows])
+        total = int(ends[-1]) if len(rows) else 0
+        keys, weights = np.empty(total, np.uint64), np.empty((total, self.pool.weights.shape[1]), np.float32)
+        _take(self.pool, rows, keys, weights)
+        return Copied(ends, keys, weights)
 
     def fill(self, i: int, keys: NDArray[np.uint64], weights: NDArray[np.float32]) -> None:
         """Put distinct keys into an empty row."""
@@ -129,6 +143,18 @@ class Rows:
 def has_room(pool, rows):  # type: ignore[no-untyped-def]
     """Whether `rows` different rows may be put into, however often: to ask before rows are changed."""
     return pool.used[0] + 8 * pool.most * rows <= len(pool.keys)
+
+
+@leaf
+def _take(pool, rows, keys, weights):  # type: ignore[no-untyped-def]
+    n = 0
+    for i in rows:
+        for e in range(pool.at[i], pool.at[i] + pool.room[i]):
+            if pool.keys[e] != 0:
+                keys[n] = pool.keys[e]
+                for m in range(weights.shape[1]):
+                    weights[n, m] = pool.weights[e, m]
+                n += 1
 
 
 @leaf

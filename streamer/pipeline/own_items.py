@@ -1,10 +1,14 @@
 """The items that a partition owns: what all users' events taught about them. One row an item that had an event.
 
-Row: MessagePack of `ItemRow` under `i` + item id. A model is published when it is new; after that when its item had
-1/GROWTH more events, at most every MODEL_EVERY_MS, and more seldom when so many wait that MODELS_PER_S would not do;
-and any change within MODEL_WITHIN_MS.
+Row: MessagePack of `ItemRow` under `i` + item id. It says up to which signal it has learned: rows are stored at
+different times (`pipeline.storing`), and after a crash, when signals are read again from where the oldest row was, each
+takes those that it has not learned.
+
+A model is published when it is new; after that when its item had 1/GROWTH more events, at most every MODEL_EVERY_MS,
+and any change within MODEL_WITHIN_MS. Of very many that are due, those that waited longest go first.
 """
 
+from collections.abc import Generator, Iterator
 from typing import Final
 
 import msgspec
@@ -20,12 +24,15 @@ from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.signals import Learned
 from streamer.pipeline.space import ItemSpace
+from streamer.pipeline.storing import Storing
+from streamer.pipeline.turns import PAUSE_MS, Turns
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
 MODEL_EVERY_MS: Final = 5_000  # every worker reads every model: this bounds what they all read
 MODELS_PER_S: Final = 150  # of a partition: with 12 of them, reading all takes a worker 2 % of its time
 GROWTH: Final = 16  # a sixteenth more events move no ranking that could be measured
 MODEL_WITHIN_MS: Final = 60_000
+PIECE: Final = 100  # rows or models encoded at once: 2 ms of work
 
 
 class ItemRow(msgspec.Struct, frozen=True, array_like=True):
@@ -34,6 +41,8 @@ class ItemRow(msgspec.Struct, frozen=True, array_like=True):
     layout: int
     model: ItemModel
     unpublished: bool
+    learned_to: int = 0  # offset of the first signals that it has not learned; 0 before layout 3: the position has it
+    checkpoint: int = 0  # that stored it
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -60,10 +69,12 @@ class OwnItems:
         self.before = Rows(width=2, most=transitions.MOST)
         self.published_at = np.zeros(0, np.int64)  # 0: never, or not since it changed before a restart
         self.published_events = np.zeros(0, np.int64)
-        self.dirty = np.zeros(0, np.bool_)  # to be stored
+        self.learned_to = np.zeros(0, np.int64)  # offset in the signals: those before are in the row as it was loaded
         self.pending = np.zeros(0, np.bool_)  # to be published
         self.signals = 0  # ever learned from: numbers the draws of the learner
         self._seed = seed
+        self.storing = Storing()
+        self._publishing = Turns(MODELS_PER_S)
         self._next_due = _NEVER  # no pending model may be published before
         self._forgotten: set[str] = set()
 
@@ -73,10 +84,13 @@ class OwnItems:
     @property
     def unstored(self) -> int:
         """How many rows changed since they were stored."""
-        return int(np.count_nonzero(self.dirty)) + len(self._forgotten)
+        return len(self.storing.waiting) + len(self._forgotten)
 
-    def load(self, row: bytes) -> None:
-        """Take in a stored row. Raises StateError for one of a newer worker."""
+    def load(self, row: bytes, reset_at: int = 0) -> None:
+        """Take in a stored row; `reset_at` is the checkpoint that set the position in the signals back, if ever.
+
+        Raises StateError for a row of a newer worker.
+        """
         stored = _decode(row)
         if stored.layout > LAYOUT:
             raise StateError(f"item row of layout {stored.layout}, this worker knows {LAYOUT}: upgrade the worker")
@@ -90,13 +104,19 @@ class OwnItems:
         self.before.fill(
             i, np.frombuffer(model.before, np.uint64), np.frombuffer(model.weights, np.float32).reshape(-1, 2)
         )
+        self.learned_to[i] = stored.learned_to if stored.checkpoint > reset_at else 0
         if stored.unpublished:
             self._wait(np.array([i]))
 
-    def learn(self, signals: Learned, space: ItemSpace) -> None:
-        """Apply signals in order: popularity, transitions, and a step of the factor learner for each."""
+    def learn(self, signals: Learned, space: ItemSpace, offset: int) -> None:
+        """Apply the signals of a record in order: popularity, transitions, and a step of the factor learner for each.
+
+        Rows that have learned the record of this `offset` before are left as they are; only a vector that the learner
+        draws as a contrast takes such a step once more.
+        """
         rows = self._rows(signals, space.catalogue)
-        positives = rows[signals.item]
+        fresh = self.learned_to[rows] <= offset
+        positives = np.where(fresh, rows, -1)[signals.item]
         popularity.learn(self.popularity, self.ts, self.events, positives, signals.ts)
         self._learn_transitions(positives, signals)
         factors.learn(
@@ -111,9 +131,9 @@ class OwnItems:
             self.signals,
             factors.Learning(),
         )
+        self.storing.change(rows[fresh], offset, self.signals)
+        self._wait(rows[fresh])
         self.signals += len(positives)
-        self.dirty[rows] = True
-        self._wait(rows)
 
     def _learn_transitions(self, positives: NDArray[np.int64], signals: Learned) -> None:
         done = 0
@@ -133,7 +153,7 @@ class OwnItems:
         self.slots[i] = -1  # it may have been without one, in a full catalogue
         if self.tags[i]:
             self.tags[i] = ()
-            self.dirty[i] = True
+            self.storing.urgent[i] = True
 
     def forget(self, item_id: str) -> None:
         """The catalogue deleted an item: its model goes, here and in `item-models`."""
@@ -146,23 +166,31 @@ class OwnItems:
         """Whether a model may wait to be published now: what `take` finds."""
         return bool(self._forgotten) or self._next_due <= now_ms
 
-    def take(self, now_ms: int, *, store: bool = True) -> tuple[Records, Records]:
-        """What a checkpoint stores `(key, row)` and publishes `(item id, model)`; None deletes.
+    def take(
+        self, now_ms: int, next_offset: int, checkpoint: int, *, everything: bool = False
+    ) -> Generator[None, None, tuple[Records, Records]]:
+        """What a checkpoint stores `(key, row)` and publishes `(item id, model)`, in pieces; None deletes.
 
-        Rows can wait for a later call (`store`), as long as the position in the signals waits with them.
+        Rows can wait for a later call, except when `everything` is asked for. What is taken counts as stored from the
+        start on: all signals before `next_offset` have to be learned.
         """
-        publish = self._due(now_ms)
-        dirty = np.flatnonzero(self.dirty[: len(self)]) if store else np.zeros(0, np.int64)
-        self.dirty[dirty] = False
-        models = {i: _encode(self._model(i)) for i in np.union1d(publish, dirty).tolist()}
-        rows: Records = [
-            (b"i" + self.ids[i].encode(), _encode((LAYOUT, msgspec.Raw(models[i]), bool(self.pending[i]))))
-            for i in dirty.tolist()
-        ]
-        out: Records = [(self.ids[i].encode(), models[i]) for i in publish.tolist()]
+        publish, store = self._due(now_ms), self.storing.take(now_ms, next_offset, everything=everything)
+        rows, out = Records(), Records()
+        for n, some in enumerate(_pieces(np.union1d(publish, store))):
+            if n:
+                yield
+            models = {i: _encode(model) for i, model in self._models(some)}
+            for i in np.intersect1d(some, store).tolist():
+                row = (LAYOUT, msgspec.Raw(models[i]), bool(self.pending[i]), next_offset, checkpoint)
+                rows.append((b"i" + self.ids[i].encode(), _encode(row)))
+            out += [(self.ids[i].encode(), models[i]) for i in np.intersect1d(some, publish).tolist()]
         gone = [item_id.encode() for item_id in self._forgotten if item_id not in self.row_of]
         self._forgotten = set()
         return rows + [(b"i" + key, None) for key in gone], out + [(key, None) for key in gone]
+
+    def take_models(self, now_ms: int) -> Records:
+        """Models that are due, `(item id, model)`, between two checkpoints."""
+        return [(self.ids[i].encode(), _encode(model)) for i, model in self._models(self._due(now_ms))]
 
     def _due(self, now_ms: int) -> NDArray[np.int64]:
         """Rows whose model goes out now; they count as published from here on."""
@@ -170,41 +198,49 @@ class OwnItems:
             return np.zeros(0, np.int64)
         pending = np.flatnonzero(self.pending[: len(self)])
         due_at = self._due_at(pending)
-        publish = pending[due_at <= now_ms]
+        due = np.flatnonzero(due_at <= now_ms)
+        publish = pending[due[self._publishing.take(due_at[due], now_ms)]]
         self.pending[publish] = False
         self.published_at[publish], self.published_events[publish] = now_ms, self.events[publish]
-        self._next_due = int(due_at[due_at > now_ms].min(initial=_NEVER))
+        rest_ms = now_ms + PAUSE_MS if len(publish) < len(due) else _NEVER
+        self._next_due = int(due_at[due_at > now_ms].min(initial=rest_ms))
         return publish
 
     def _due_at(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """When models of rows may be published, ms."""
         before = self.published_events[rows]
         grown = self.events[rows] - before >= before / GROWTH
-        all_ms = 1000 * int(np.count_nonzero(self.pending)) // MODELS_PER_S
-        every_ms = min(max(MODEL_EVERY_MS, all_ms), MODEL_WITHIN_MS)
-        return self.published_at[rows] + np.where(grown, every_ms, MODEL_WITHIN_MS)
+        return self.published_at[rows] + np.where(grown, MODEL_EVERY_MS, MODEL_WITHIN_MS)
 
     def _wait(self, rows: NDArray[np.int64]) -> None:
         """Changed models wait to be published."""
         self.pending[rows] = True
         self._next_due = min(self._next_due, int(self._due_at(rows).min(initial=_NEVER)))
 
-    def _model(self, i: int) -> ItemModel:
-        day, week, month = self.popularity[i].tolist()
-        before, weights = self.before.row(i)
-        return ItemModel(
-            MODEL_LAYOUT,
-            self.ids[i],
-            int(self.events[i]),
-            month,
-            int(self.ts[i]),
-            self.vectors[i].tobytes(),
-            self.tags[i],
-            (day, week),
-            int(self.landmarks[i]),
-            before.tobytes(),
-            weights.tobytes(),
-        )
+    def _models(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, ItemModel]]:
+        """The models of rows."""
+        ends, keys, weights = self.before.take(rows)
+        before, width = keys.tobytes(), weights.itemsize * weights.shape[1]
+        pairs, start = weights.tobytes(), 0
+        for i, end in zip(rows.tolist(), ends.tolist(), strict=True):
+            day, week, month = self.popularity[i].tolist()
+            yield (
+                i,
+                ItemModel(
+                    MODEL_LAYOUT,
+                    self.ids[i],
+                    int(self.events[i]),
+                    month,
+                    int(self.ts[i]),
+                    self.vectors[i].tobytes(),
+                    self.tags[i],
+                    (day, week),
+                    int(self.landmarks[i]),
+                    before[start * keys.itemsize : end * keys.itemsize],
+                    pairs[start * width : end * width],
+                ),
+            )
+            start = end
 
     def _rows(self, signals: Learned, catalogue: Catalogue) -> NDArray[np.int64]:
         """The row of each of the signals' items; new ones are added."""
@@ -251,7 +287,7 @@ class OwnItems:
         """Take a row out; the last one moves into its place."""
         last = len(self.ids) - 1
         self.before.move(last, i)
-        for column in self._columns().values():
+        for _, _, column in self._columns():
             column[i] = column[last]
             column[last] = 0
         self.tags[i] = self.tags[last]
@@ -262,14 +298,20 @@ class OwnItems:
             self.row_of[moved] = i
 
     def _grow(self, capacity: int) -> None:
-        for name, old in self._columns().items():
+        for holder, name, old in self._columns():
             new = np.zeros((capacity, *old.shape[1:]), old.dtype)
             new[: len(old)] = old
-            setattr(self, name, new)
+            setattr(holder, name, new)
         self.before.reach(capacity)
 
-    def _columns(self) -> dict[str, NDArray[np.generic]]:
-        return {name: column for name, column in vars(self).items() if isinstance(column, np.ndarray)}
+    def _columns(self) -> list[tuple[object, str, NDArray[np.generic]]]:
+        """Everything that has a place for each row, and where it stands."""
+        return [
+            (holder, name, column)
+            for holder in (self, self.storing)
+            for name, column in vars(holder).items()
+            if isinstance(column, np.ndarray)
+        ]
 
 
 def _relative(weight: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -280,3 +322,7 @@ def _relative(weight: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     mean = weight.mean(dtype=np.float64) if len(weight) else 0.0
     return weight if mean <= 0 else (weight / mean).astype(np.float32)
+
+
+def _pieces(rows: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:
+    return (rows[first : first + PIECE] for first in range(0, len(rows), PIECE))

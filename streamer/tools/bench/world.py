@@ -142,7 +142,8 @@ def _users_around(world: World, numbers: NDArray[np.int64]) -> NDArray[np.int64]
     """Users of the partition whose round it is."""
     by_partition, first = _by_partition(world.users, world.rounds)
     partition = numbers // world.items % world.rounds
-    return by_partition[first[partition] + numbers % np.diff(first)[partition]]
+    places: NDArray[np.int64] = first[partition] + numbers % np.diff(first)[partition]
+    return by_partition[places]
 
 
 @functools.cache

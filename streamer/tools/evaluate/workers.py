@@ -65,8 +65,12 @@ class Worker:
 
     def apply_signals(self, values: Sequence[bytes]) -> None:
         """What events taught about our items."""
-        records = [Record(b"", value, self.now_ms, n) for n, value in enumerate(values)]
-        self.partition.apply_signals([Take(SIGNALS, records, 0)])
+        first = self.partition.position.next.get(SIGNALS, 0)
+        records = [Record(b"", value, self.now_ms, n) for n, value in enumerate(values, first)]
+        take = Take(SIGNALS, records, first)
+        self.partition.apply_signals([take])
+        if records:
+            self.partition.advance(take)
 
     def apply_models(self, models: Sequence[tuple[bytes, bytes | None]]) -> None:
         """What the owners of items learned."""
@@ -120,7 +124,7 @@ class Workers:
             arriving, self._signals = self._signals, []
         for number, worker in enumerate(self._all):
             worker.apply_signals([value for owner, value in arriving if owner == number])
-            models += worker.partition.own_items.take(now_ms)[1]
+            models += worker.partition.own_items.take_models(now_ms)
         for worker in self._all:
             worker.apply_models(models)
 
