@@ -249,3 +249,18 @@ def test_a_sample_that_takes_too_much_is_thinned_at_once_and_grows_again_step_by
     assert paced.spend(30 * SAMPLE_SHARE) == LEAST_THINNING + 5
     assert paced.spend(0.5 * SAMPLE_SHARE) == LEAST_THINNING + 5
     assert [paced.spend(0.0) for _ in range(7)] == [*range(LEAST_THINNING + 4, LEAST_THINNING - 1, -1), 3, 3]
+
+
+def test_a_board_that_rests_on_less_than_came_since_is_no_measure_of_experts() -> None:
+    shop = Tried().shop
+    ranking = Ranking(shop.line.space, partitions=4, most_bytes=1 << 20)
+    ranking.mixers[0] = Mixer(ranking.ranker)
+    ranking.renew_at_once()
+    rests_on = ranking.ranker.board.events
+    assert rests_on == 25
+    ranking.folded += rests_on // 4
+    assert ranking.is_current
+    ranking.folded += 1
+    assert not ranking.is_current
+    ranking.renew_at_once()
+    assert ranking.is_current

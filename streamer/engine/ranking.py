@@ -41,13 +41,29 @@ class Ranking:
 
     def __init__(self, space: ItemSpace, partitions: int, most_bytes: int) -> None:
         self.space, self.ranker, self.meter = space, Ranker(space, most_bytes), Meter()
-        self.sample_share, self.at_once = SAMPLE_SHARE / partitions, AT_ONCE
+        self._partitions, self.sample_share, self.at_once = partitions, SAMPLE_SHARE / partitions, AT_ONCE
         self.mixers: dict[int, Mixer] = {}  # of the partitions that are open
         self.ready = False  # there is a board
+        self.folded = self._folded_before = 0  # events, of our partitions; before the board was made
 
     def spare_no_time(self) -> None:
         """From here on the sample goes by the events alone: the same on every machine, in batches of any size."""
         self.sample_share, self.at_once = math.inf, sys.maxsize
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the board rests on more events than came since: else it tells nothing of how good experts are.
+
+        A backlog goes by within a few boards, the first of which know little or nothing. Partitions of other workers
+        are taken to have as many events as ours.
+        """
+        since = (self.folded - self._folded_before) * self._partitions / max(len(self.mixers), 1)
+        return self.ranker.board.events >= since
+
+    def renew_at_once(self) -> None:
+        """As `renew`, in one piece."""
+        self._folded_before = self.folded
+        self.ranker.renew()
 
     async def renew(self) -> float:
         """Take in new models, beside other work; returns for how many seconds to leave it at that."""
@@ -58,7 +74,9 @@ class Ranking:
             more = models.link(table, LINKED_AT_ONCE)
             spent += time.perf_counter() - start
             await asyncio.sleep(0)
+        folded = self.folded
         spent += await asyncio.to_thread(self._make_board)
+        self._folded_before = folded
         metrics.STAGE_SECONDS.labels("board").inc(spent)
         self.ready = True
         return max(RENEW_S, spent / RENEW_SHARE)
@@ -124,7 +142,9 @@ class PartitionMix:
     ) -> Folded:
         """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
         folded, done = blank(len(order)), 0
-        for place in islice(self.mixer.sample(batch.event[order]), self._ranking.at_once):
+        self._ranking.folded += len(order)
+        at_once = self._ranking.at_once if self._ranking.is_current else 0
+        for place in islice(self.mixer.sample(batch.event[order]), at_once):
             young = self.mixer.is_young
             fold(users, batch, order[done:place], half_lives_ms, tick, folded)
             done = place + 1

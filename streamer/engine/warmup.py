@@ -77,7 +77,7 @@ def _rank(partition: Partition) -> None:
     ranking, users = partition.shared.ranking, partition.shared.cache.users
     if ranking is None:
         return
-    ranking.ranker.renew()
+    ranking.renew_at_once()
     ranking.recommend(partition.number, partition.world, 0, "u", Wanted(1))
     mixer = ranking.mixers[partition.number]
     tested = mixer.test(users, 0, partition.shared.catalogue.see("another"), partition.shared.now_ms())

@@ -38,6 +38,7 @@ class Board(NamedTuple):
     by_destination: NDArray[np.float32]  # [n]
     taken: NDArray[np.bool_]  # [n] whether the item had an event
     seen: int  # how many had
+    events: int  # of all items together
 
 
 class Models(NamedTuple):
@@ -101,6 +102,7 @@ def make(models: Models, vectors: NDArray[np.float32], tags: NDArray[np.int32], 
         by_destination=(1 / (events**0.5 + 2)).astype(np.float32),
         taken=models.events > 0,
         seen=int((models.events > 0).sum()),
+        events=int(models.events.sum()),
     )
 
 

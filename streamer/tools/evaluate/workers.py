@@ -44,8 +44,9 @@ class Worker:
         self.partition.store = Store(directory / str(number), shared_cache(CACHE_MB))
         if self.shared.ranking is None:
             raise SettingsError("evaluate ranks: set STREAMER_RANKING_MB above 0")
-        self.shared.ranking.spare_no_time()
-        self.ranker, self.mixer = self.shared.ranking.ranker, self.shared.ranking.mixers[number]
+        self.ranking = self.shared.ranking
+        self.ranking.spare_no_time()
+        self.ranker, self.mixer = self.ranking.ranker, self.ranking.mixers[number]
         self._offset = 0
 
     def apply_item(self, line: Line, *, owned: bool) -> None:
@@ -81,7 +82,7 @@ class Worker:
             else:
                 catalogue.apply_model(decode_model(value))
         self.shared.space.refresh()
-        self.ranker.renew()
+        self.ranking.renew_at_once()
 
     def close(self) -> None:
         """Let go of the store."""
