@@ -1,4 +1,4 @@
-"""What we use of Faust, kafka-python and Python beyond what they document. All of it is in here.
+"""What we use of Faust, aiokafka, kafka-python and Python beyond what they document. All of it is in here.
 
 Their versions, mode's and aiokafka's are pinned exactly: tests/test_upstream.py says what we rely on, and fails when a
 new version changes it.
@@ -15,8 +15,9 @@ from kafka.partitioner import murmur2  # the hash of Java's default partitioner;
 if TYPE_CHECKING:
     import faust
     from aiohttp import web
+    from aiokafka import AIOKafkaConsumer
 
-__all__ = ["AdminConnection", "bare_web", "certificate_of", "let_channels_flow", "murmur2", "owners"]
+__all__ = ["AdminConnection", "bare_web", "certificate_of", "let_channels_flow", "murmur2", "owners", "require_member"]
 
 
 def let_channels_flow(app: "faust.App") -> None:
@@ -28,6 +29,14 @@ def owners(app: "faust.App") -> Mapping[str, Mapping[str, Iterable[int]]]:
     """Which worker has what as of the last assignment: partitions by topic, by the worker's URL."""
     distribution: Mapping[str, Mapping[str, Iterable[int]]] = app.assignor.external_topic_distribution
     return distribution
+
+
+def require_member(consumer: "AIOKafkaConsumer") -> None:
+    """Raise the KafkaError that ended our membership of the group: aiokafka tells it only to who fetches.
+
+    Its cause is an AssertionError where Faust's assignor was given the assignment of a worker with another URL.
+    """
+    consumer._coordinator.check_errors()
 
 
 def bare_web(app: "faust.App") -> "web.Application":

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from streamer.errors import SettingsError
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Feed, deployed
 from tests.fleet import share
@@ -52,3 +53,14 @@ def test_restart_within_the_session_time_out_moves_no_partition(
     deployment.check_profiles()
     stop(one)
     stop(two)
+
+
+def test_second_worker_with_an_instance_id_ends_and_says_so_and_the_first_goes_on(deployment: Deployment) -> None:
+    first = deployment.worker("first", instance_id="twin").wait_ready()
+    second = deployment.worker("second", instance_id="twin")
+    assert second.exit_code() == SettingsError.exit_code
+    assert "STREAMER_INSTANCE_ID=twin is another worker's" in second.said
+    second.kill()
+    with Feed(deployment, rate=300):
+        deployment.wait_progress(SOME)
+    stop(first)

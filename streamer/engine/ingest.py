@@ -14,7 +14,7 @@ import faust
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.abc import ConsumerRebalanceListener
-from aiokafka.errors import IllegalStateError, NoOffsetForPartitionError, OffsetOutOfRangeError
+from aiokafka.errors import IllegalStateError, KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 from mode import Service
 
 from streamer import metrics, upstream
@@ -22,7 +22,7 @@ from streamer.engine.exit import leave
 from streamer.engine.fetching import Fetching, Group, fetch_options, wait
 from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.errors import RetentionError, StateError
+from streamer.errors import RetentionError, SettingsError, StateError
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -147,11 +147,25 @@ class Ingest(Service, ConsumerRebalanceListener):
                     await self._fetch()
                     await self.fetching.wait_for_room()
                 else:
+                    self._require_member()
                     await wait(self._flow, 0.5)
         except asyncio.CancelledError:
             raise
         except Exception as exc:
             leave("fetching failed", exc)
+
+    def _require_member(self) -> None:
+        """Raise what ended our membership of the group; SettingsError where another worker has our place in it."""
+        try:
+            upstream.require_member(self.consumer)
+        except KafkaError as exc:
+            if not (self.settings.instance_id and isinstance(exc.__cause__, AssertionError)):
+                raise
+            raise SettingsError(
+                f"STREAMER_INSTANCE_ID={self.settings.instance_id} is another worker's, which answers at another URL:"
+                " give each its own. If it was ours until now, and only the URL changed: start again after the session"
+                f" time-out of {self.settings.session_timeout_ms / 1000:.0f} s"
+            ) from exc
 
     async def _fetch(self) -> None:
         epoch = self.handlers.epoch()
