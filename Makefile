@@ -41,11 +41,14 @@ check: $(INSTALLED) ## all that CI checks besides the tests
 	$(BIN)/python -m streamer.tools.schemas check
 	$(BIN)/python -m streamer.tools.dashboard.grafana check
 
-fix: $(INSTALLED) ## format, mend what can be mended, write schemas and dashboard anew
+fix: RULE = deploy/kubernetes/prometheus/prometheusrule.yaml
+fix: $(INSTALLED) ## format, mend what can be mended, write schemas, dashboard and Kubernetes' copy of the rules anew
 	$(BIN)/ruff format
 	$(BIN)/ruff check --fix
 	$(BIN)/python -m streamer.tools.schemas write
 	$(BIN)/python -m streamer.tools.dashboard.grafana write
+	{ sed '/^spec:/q' $(RULE); sed -n '/^groups:/,$${s/^./  &/;p;}' deploy/prometheus/rules.yml; } > $(RULE).new
+	mv $(RULE).new $(RULE)
 
 bench: $(INSTALLED) ## a worker beside its peers, its latency and what size costs (ARGS="--report deploy")
 	$(BIN)/streamer bench $(ARGS)

@@ -15,8 +15,8 @@ from tests.test_project import ROOT, run
 MANIFESTS = ROOT / "deploy" / "kubernetes"
 KUBERNETES = "1.30"  # the oldest that we look at
 CUSTOM = {
-    "monitoring.coreos.com/v1": "ServiceMonitor",
-    "keda.sh/v1alpha1": "ScaledObject",
+    "monitoring.coreos.com/v1": {"ServiceMonitor", "PrometheusRule"},
+    "keda.sh/v1alpha1": {"ScaledObject"},
 }  # their schemas are not ours
 PARTS = ("base", "prometheus", "keda")
 
@@ -49,7 +49,7 @@ def setting_variables() -> dict[str, str]:
 @pytest.mark.parametrize("document", documents(*PARTS), ids=lambda each: f"{each['kind']}-{each['metadata']['name']}")
 def test_every_manifest_follows_the_schema_of_its_kind(document: dict[str, Any]) -> None:
     if document["apiVersion"] in CUSTOM:
-        assert document["kind"] == CUSTOM[document["apiVersion"]]
+        assert document["kind"] in CUSTOM[document["apiVersion"]]
     else:
         kubernetes_validate.validate(document, KUBERNETES, strict=True)
 
@@ -144,6 +144,11 @@ def test_selectors_find_the_pods_and_ports_that_are_there() -> None:
     assert len(found) == 1
     assert monitor["endpoints"][0]["port"] in {port["name"] for port in found[0]["spec"]["ports"]}
     assert everywhere[monitor["jobLabel"]] == "streamer"
+
+
+def test_the_rules_are_those_of_prometheus_itself() -> None:
+    rules = (ROOT / "deploy" / "prometheus" / "rules.yml").read_text(encoding="utf-8")
+    assert of_kind("PrometheusRule")["spec"] == yaml.safe_load(rules), "run `make fix`"
 
 
 def test_workers_are_scaled_by_the_lag_of_their_own_group_up_to_one_a_partition() -> None:
