@@ -1,8 +1,8 @@
 """The mix of one partition: learned from a sample of its events, each ranked before it is learned from, and stored.
 
-An event is in the sample when the lowest `thinning` bits of its id's hash are 0, so it does not matter how events are
-cut into batches; a young mix learns from every event. Tested is who takes an item for the first time, as far as their
-recent items tell, and had an event before. Stored: MessagePack of `MixRow`, in one row of the partition.
+An event is in the sample when the lowest `thinning` bits of its id's hash are 0 (LEAST_THINNING fewer while the mix is
+young), so it does not matter how events are cut into batches. Tested is who takes an item for the first time, as far as
+their recent items tell, and had an event before. Stored: MessagePack of `MixRow`, in one row of the partition.
 """
 
 import math
@@ -93,12 +93,11 @@ class Mixer:
 
     def sample(self, events: NDArray[np.uint64]) -> Iterator[int]:
         """Places of the sampled among events (hashes of their ids); what is learned in between counts."""
-        sampled = events & np.uint64((1 << self.thinning) - 1) == 0
-        place = 0
-        while self.is_young and place < len(events):
-            yield place
-            place += 1
-        yield from (place + np.flatnonzero(sampled[place:])).tolist()
+        usual = events & np.uint64((1 << self.thinning) - 1) == 0
+        often = events & np.uint64((1 << self.thinning - LEAST_THINNING) - 1) == 0
+        for place in np.flatnonzero(often).tolist():
+            if usual[place] or self.is_young:
+                yield place
 
     def thin(self, by: int) -> None:
         """Sample so many times half as often (or twice, below 0), within the limits."""
