@@ -4,6 +4,7 @@ The mappings are pure but for certificates, which are read from disk. Both clien
 only in their logs: here the reason becomes an error that a person can act on.
 """
 
+import asyncio
 import logging
 import socket
 import ssl
@@ -153,10 +154,41 @@ def _not_there(settings: Settings, problem: str) -> BrokerError:
 def _problem(settings: Settings) -> str | None:
     """Why no broker can be used right now, or None when one answers."""
     try:
+        _require_login(settings)
         _connect(settings).close()
     except _NoAnswerError as exc:
         return str(exc)
     return None
+
+
+def _require_login(settings: Settings) -> None:
+    """Raise BrokerError at once for refused credentials. What else goes wrong is for `_connect` to tell.
+
+    aiokafka hears a refusal always; kafka-python loses it where it reads it together with the end of the connection,
+    over TLS mostly, and tries again until BOOTSTRAP_MS are over.
+    """
+    if not settings.security_protocol.startswith("SASL"):
+        return
+    from aiokafka.errors import KafkaError as AiokafkaError  # here: `streamer.client` does without aiokafka
+    from aiokafka.errors import SaslAuthenticationFailed
+
+    _require_token(settings)
+    try:
+        asyncio.run(_log_in(settings, _listening(settings)))
+    except SaslAuthenticationFailed as exc:
+        raise _refused(settings, exc) from exc
+    except (AiokafkaError, OSError) as exc:
+        log.debug("no login", reason=repr(exc))
+
+
+async def _log_in(settings: Settings, address: str) -> None:
+    from aiokafka.conn import create_conn
+
+    options = aiokafka_options(settings)
+    del options["bootstrap_servers"]
+    host, _, port = address.rpartition(":")
+    connection = await create_conn(host.strip("[]"), int(port), **options, request_timeout_ms=BOOTSTRAP_MS)
+    await connection.close()
 
 
 def _listening(settings: Settings) -> str:
