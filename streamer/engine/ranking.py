@@ -142,10 +142,11 @@ class PartitionMix:
         now_ms: int,
     ) -> Folded:
         """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
-        folded, done = blank(len(order)), 0
-        self._ranking.folded += len(order)
-        at_once = self._ranking.at_once if self._ranking.is_current else 0
-        for place in islice(self.mixer.sample(batch.event[order]), at_once):
+        folded, done, first = blank(len(order)), 0, self._ranking.folded
+        for place in islice(self.mixer.sample(batch.event[order]), self._ranking.at_once):
+            self._ranking.folded = first + place
+            if not self._ranking.is_current:
+                break
             young = self.mixer.is_young
             fold(users, batch, order[done:place], half_lives_ms, tick, folded)
             done = place + 1
@@ -155,6 +156,7 @@ class PartitionMix:
             if tested is not None and folded.outcome[one] != DUPLICATE:
                 self._ranking.meter.add(self.mixer.learn(tested), tested.history, now_ms)
             self._spent_s += (time.perf_counter() - start) / (YOUNG_FAVOUR if young else 1)
+        self._ranking.folded = first + len(order)
         self._keep_within_share(now_ms)
         return fold(users, batch, order[done:], half_lives_ms, tick, folded)
 
