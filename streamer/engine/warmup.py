@@ -82,4 +82,4 @@ def _rank(partition: Partition) -> None:
     mixer = ranking.mixers[partition.number]
     tested = mixer.test(users, 0, partition.shared.catalogue.see("another"), partition.shared.now_ms())
     if tested is not None:
-        mixer.learn(tested)
+        mixer.learn(tested._replace(known=True))  # the catalogue has no more items than the user

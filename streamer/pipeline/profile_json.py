@@ -162,7 +162,8 @@ def _entries(
     return rows, *(np.broadcast_to(column, rows.shape) for column in columns)
 
 
-_NOTHING: Final = _entries(np.zeros(0, np.int64), ACTIVITY, rank=0)[2:]
+# Copies can be written to, as the columns of told moves can: for other arrays the kernel would be compiled once more.
+_NOTHING: Final = [np.array(column) for column in _entries(np.zeros(0, np.int64), ACTIVITY, rank=0)[2:]]
 
 
 def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, told: NDArray[np.bool_]) -> Entries:
