@@ -16,21 +16,27 @@ from tests.worker_process import WorkerProcess
 USERS, ITEMS = 150, 160
 AHEAD = 6  # a step goes to one of so many items that come next
 OFFERED = 20
-FIRST, ROUNDS, A_ROUND = 3000, 8, 60  # events: before items have models, and after
+FIRST, A_ROUND, MOST = 3600, 60, 6000  # events: before items have models, at a time after that, and in all
+JUDGED = 100  # events that each mix has learned from; what a busy machine may spend on them is bounded
 T0 = 1_760_000_000_000
 
 
-def walks(seed: int = 3) -> tuple[list[Click], dict[str, set[str]]]:
-    """People who walk through a ring of items, a few places a step; and which items each may take next."""
+def walks(seed: int = 3) -> list[Click]:
+    """People who walk through a ring of items, a few places a step."""
     rng = Random(seed)
     at = {f"user-{n}": rng.randrange(ITEMS) for n in range(USERS)}
     people, clicks = sorted(at), []
-    for n in range(FIRST + ROUNDS * A_ROUND):
+    for n in range(MOST):
         user_id = rng.choice(people)
         at[user_id] = (at[user_id] + rng.randint(1, AHEAD)) % ITEMS
         clicks.append(Click(f"e{n}", user_id, f"item-{at[user_id]}", T0 + 1000 * n))
-    ahead = range(1, AHEAD + 1)
-    return clicks, {user_id: {f"item-{(place + n) % ITEMS}" for n in ahead} for user_id, place in at.items()}
+    return clicks
+
+
+def what_may_come(clicks: Sequence[Click]) -> dict[str, set[str]]:
+    """Which items each may take next."""
+    place = {click.user_id: int(click.item_id.removeprefix("item-")) for click in clicks}
+    return {user_id: {f"item-{(at + n) % ITEMS}" for n in range(1, AHEAD + 1)} for user_id, at in place.items()}
 
 
 def behind_models(deployment: Deployment) -> int:
@@ -82,7 +88,7 @@ def send(deployments: Sequence[Deployment], events: Sequence[Click]) -> None:
 
 
 def test_one_partition_and_two_rank_alike(kafka: EmbeddedKafka, tmp_path: Path) -> None:
-    clicks, then = walks()
+    clicks, sent = walks(), FIRST
     with (
         deployed(kafka.brokers, tmp_path, partitions=1) as one,
         deployed(kafka.brokers, tmp_path, partitions=2) as two,
@@ -95,9 +101,11 @@ def test_one_partition_and_two_rank_alike(kafka: EmbeddedKafka, tmp_path: Path) 
         send((one, two), clicks[:FIRST])
         for deployment in (one, two):
             wait_for_rankings(deployment)
-        for first in range(FIRST, len(clicks), A_ROUND):
-            send((one, two), clicks[first : first + A_ROUND])
-        assert min(map(judged, workers)) > 100
+        while min(map(judged, workers)) < JUDGED:
+            assert sent < MOST
+            send((one, two), clicks[sent : sent + A_ROUND])
+            sent += A_ROUND
+        then = what_may_come(clicks[:sent])
         of_one, of_two = found(one, then), found(two, then)
-        assert of_one > 0.9
+        assert of_one > 0.85  # without the models of the other owner .5
         assert of_two == pytest.approx(of_one, rel=0.02)
