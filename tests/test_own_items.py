@@ -418,7 +418,7 @@ def names(rows: Taken) -> set[str]:
 
 def test_rows_wait_for_their_round_and_then_for_their_turn_those_first_that_wait_longest() -> None:
     owner, burst = Owner(), ROWS_PER_S * BURST_MS // 1000
-    owner.own.storing.round_at = NOW
+    owner.own.storing.next_at = NOW + ROWS_EVERY_MS
     for n in range(burst + 1):
         owner.learn((f"item {n}", T0))
     assert owner.take(NOW + ROWS_EVERY_MS - 1, everything=False)[0] == []
@@ -437,7 +437,7 @@ def test_rows_wait_for_their_round_and_then_for_their_turn_those_first_that_wait
 
 def test_a_change_of_the_catalogue_is_stored_at_once_and_nothing_else_with_it() -> None:
     owner = Owner()
-    owner.own.storing.round_at = NOW
+    owner.own.storing.next_at = NOW + ROWS_EVERY_MS
     owner.learn(("tent", T0), ("mug", T0), tent=["camping"])
     owner.own.describe(Item("tent", "Tent", ("outdoor",)))
     assert names(owner.take(everything=False)[0]) == {"tent"}

@@ -73,7 +73,9 @@ class Partition:
             self._load_position(msgspec.msgpack.decode(raw, type=Position))
         self.own_items.signals = self.position.signals
         # Not all partitions at once.
-        self.own_items.storing.round_at = self.shared.now_ms() - ROWS_EVERY_MS * self.number // self.shared.partitions
+        self.own_items.storing.next_at = (
+            self.shared.now_ms() + ROWS_EVERY_MS - ROWS_EVERY_MS * self.number // self.shared.partitions
+        )
         for _, row in self._store.scan(ITEM):
             self.own_items.load(row, self.position.signals_reset_at)
         if self.mix:

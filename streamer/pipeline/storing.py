@@ -23,7 +23,8 @@ class Storing:
         self.lacking = np.zeros(0, np.int64)  # offset of the first record of signals that the stored row lacks, plus 1
         self.lacking_signal = np.zeros(0, np.int64)  # how many signals there were before it
         self.urgent = np.zeros(0, np.bool_)  # changed by something else: to be stored by the next checkpoint
-        self.round_at = 0  # when it began, ms
+        self.next_at = 0  # ms: the next turn, of this round or the next
+        self._round_at = 0  # ms: when this round began
         self._round_to = 0  # stored by this round: rows whose `lacking` is below
         self._turns = Turns(ROWS_PER_S)
 
@@ -39,9 +40,7 @@ class Storing:
 
     def due(self, now_ms: int) -> bool:
         """Whether it is the turn of rows to be stored now."""
-        if len(self._in_round()):
-            return now_ms >= self._turns.last_ms + PAUSE_MS
-        return now_ms >= self.round_at + ROWS_EVERY_MS and len(self.waiting) > 0
+        return now_ms >= self.next_at and len(self.waiting) > 0
 
     def take(self, now_ms: int, next_offset: int, *, everything: bool) -> NDArray[np.int64]:
         """Rows to be stored now; they count as stored. All signals before `next_offset` are learned."""
@@ -52,11 +51,13 @@ class Storing:
     def _turn(self, now_ms: int, next_offset: int) -> NDArray[np.int64]:
         if not self.due(now_ms):
             return np.zeros(0, np.int64)
-        waiting = self._in_round()
-        if not len(waiting):
-            self.round_at, self._round_to = now_ms, next_offset + 1
-            waiting = self._in_round()
-        return waiting[self._turns.take(self.lacking[waiting], now_ms)]
+        rows = self._in_round()
+        if not len(rows):
+            self._round_at, self._round_to = now_ms, next_offset + 1
+            rows = self._in_round()
+        turn = self._turns.take(self.lacking[rows], now_ms)
+        self.next_at = now_ms + PAUSE_MS if len(turn) < len(rows) else self._round_at + ROWS_EVERY_MS
+        return rows[turn]
 
     def _in_round(self) -> NDArray[np.int64]:
         return np.flatnonzero((self.lacking > 0) & (self.lacking < self._round_to))
