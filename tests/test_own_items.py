@@ -235,7 +235,7 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
     owner.models()
     owner.own.describe(Item("tent", "Tent", ("outdoor",)))
     owner.own.describe(Item("unheard of", "", ()))
-    assert owner.own.unstored
+    assert owner.own.storing.waiting.tolist() == [0]
     rows, models = owner.take(NOW + MODEL_EVERY_MS)
     assert [msgspec.msgpack.decode(row, type=ItemRow).model.tags for _, row in rows if row] == [()]
     assert models == []
@@ -246,7 +246,7 @@ def test_once_the_catalogue_lists_an_item_the_tags_of_events_are_gone() -> None:
 
 def test_nothing_is_due_before_anything_was_learned() -> None:
     owner = Owner()
-    assert (owner.own.models_due(NOW), owner.own.unstored, owner.take()) == (False, False, ([], []))
+    assert (owner.own.models_due(NOW), owner.own.storing.due(NOW), owner.take()) == (False, False, ([], []))
 
 
 def test_a_new_model_is_due_at_once_and_then_after_the_pause() -> None:
@@ -294,10 +294,9 @@ def test_a_forgotten_item_is_deleted_from_the_store_and_from_the_models() -> Non
     owner.learn(("mug", T0), ("pan", T0))
     owner.take(NOW)
     owner.own.forget("mug")
-    assert owner.own.unstored
     assert owner.own.models_due(NOW)
     assert owner.take(NOW) == ([(b"imug", None)], [(b"mug", None)])
-    assert (len(owner.own), owner.own.unstored, owner.own.models_due(NOW)) == (1, False, False)
+    assert (len(owner.own), owner.own.storing.due(NOW), owner.own.models_due(NOW)) == (1, False, False)
 
 
 def test_an_item_that_was_never_ours_is_deleted_all_the_same() -> None:
@@ -355,7 +354,7 @@ def test_items_read_from_their_rows_are_the_same(signals: list[tuple[str, int]])
     again = restarted(rows)
     assert again.models() == owner.models()
     assert len(again.own) == len(owner.own)
-    assert not again.own.unstored
+    assert len(again.own.storing.waiting) == 0
 
 
 def test_of_many_new_models_so_many_go_out_a_second_and_none_waits_for_ever() -> None:

@@ -81,11 +81,6 @@ class OwnItems:
     def __len__(self) -> int:
         return len(self.ids)
 
-    @property
-    def unstored(self) -> int:
-        """How many rows changed since they were stored."""
-        return len(self.storing.waiting) + len(self._forgotten)
-
     def load(self, row: bytes, reset_at: int = 0) -> None:
         """Take in a stored row; `reset_at` is the checkpoint that set the position in the signals back, if ever.
 
