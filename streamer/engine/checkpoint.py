@@ -28,7 +28,8 @@ from streamer.engine.partition import Partition
 from streamer.engine.position import Effects
 from streamer.engine.topics import HEADERS_BYTES
 from streamer.engine.transactions import Headers, Outgoing, send
-from streamer.pipeline.cut import Publication
+from streamer.engine.turns import Turns
+from streamer.pipeline.cut import PIECE, SHORT_PIECE, Publication
 from streamer.settings import Settings
 
 
@@ -42,10 +43,11 @@ class Checkpointer:
         settings: Settings,
         published: Callable[[Publication], None],
         failpoint: Callable[[str], None],
+        turns: Turns,
         rejected_bytes: int,
     ) -> None:
         self.partition, self.producer, self.settings = partition, producer, settings
-        self._published, self._failpoint = published, failpoint
+        self._published, self._failpoint, self._turns = published, failpoint, turns
         self._rejected_bytes = rejected_bytes - HEADERS_BYTES
         self._source = f"/{settings.app_id}".encode()
         self.pace = Pace(settings)
@@ -75,19 +77,20 @@ class Checkpointer:
 
     async def _cut(self, *, last: bool) -> Effects:
         """The partition's cut; others get their turn between its pieces."""
-        work = self.partition.cut_in_pieces(last=last)
+        work = self.partition.cut_in_pieces(SHORT_PIECE if self._turns.are_short else PIECE, last=last)
         while True:
+            await self._turns.wait()
             try:
                 next(work)
             except StopIteration as done:
                 return cast("Effects", done.value)
-            await asyncio.sleep(0)
 
     async def _write(self, effects: Effects) -> None:
         producer, number, settings = self.producer, self.partition.number, self.settings
         topic = settings.topic
         await producer.begin_transaction()
         self._failpoint("after_begin")
+        await self._turns.wait()
         with metrics.stage("send"):
             sent = [
                 *await send(producer, topic("profiles"), number, self._profiles(effects)),
@@ -105,6 +108,7 @@ class Checkpointer:
             self._failpoint("after_offsets")
             await producer.commit_transaction()
         self._failpoint("after_commit")
+        await self._turns.wait()
         with metrics.stage("store"):
             next_offset = acknowledged[-1].offset + rows[-1][1]
             self.partition.write_to_store(effects, next_offset)

@@ -23,6 +23,7 @@ from streamer.engine.shared import Shared
 from streamer.engine.store import shared_cache
 from streamer.engine.tracing import Traces, spans_of
 from streamer.engine.transactions import partition_producer
+from streamer.engine.turns import Turns
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
 
@@ -52,7 +53,8 @@ class Engine:
         self._published, self._rejected_bytes = published, rejected_bytes
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._checkpointing = asyncio.Semaphore(AT_ONCE)
+        self.turns = Turns()
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
         self._spans = spans_of(settings)
@@ -90,7 +92,8 @@ class Engine:
 
     def _checkpointer(self, partition: Partition) -> Checkpointer:
         producer = partition_producer(self.settings, partition.number)
-        return Checkpointer(partition, producer, self.settings, self._publish, self._failpoint, self._rejected_bytes)
+        tools = (self._publish, self._failpoint, self.turns)
+        return Checkpointer(partition, producer, self.settings, *tools, self._rejected_bytes)
 
     @property
     def reason(self) -> str:
@@ -148,7 +151,7 @@ class Engine:
         await asyncio.gather(*(self._checkpoint(writer) for writer in list(self._checkpointers.values())))
 
     async def _checkpoint(self, writer: Checkpointer, *, last: bool = False) -> int:
-        async with self._turns:
+        async with self._checkpointing:
             try:
                 return await writer.run(last=last)
             except BaseException as exc:
@@ -164,6 +167,7 @@ class Engine:
         if partition is None:
             return
         await self._make_way(partition)
+        await self.turns.wait()
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -213,6 +217,7 @@ class Engine:
         if partition is None:
             return
         async with partition.state_lock:
+            await self.turns.wait()
             if self._owner(batch) is None:
                 return
             try:

@@ -25,7 +25,7 @@ from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, Candidates, Cut, cut, join, pieces
+from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, PIECE, Candidates, Cut, cut, join, pieces
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.names import Named, item_key, tag_key
@@ -236,10 +236,10 @@ class Partition:
 
     def cut(self, *, last: bool = False) -> Effects:
         """`cut_in_pieces` at once."""
-        return at_once(self.cut_in_pieces(last=last))
+        return at_once(self.cut_in_pieces(PIECE, last=last))
 
-    def cut_in_pieces(self, *, last: bool = False) -> Generator[None, None, Effects]:
-        """All that has to be written now, marked as being on its way. Falls between two batches.
+    def cut_in_pieces(self, size: int, *, last: bool = False) -> Generator[None, None, Effects]:
+        """All that has to be written now, marked as being on its way, `size` users a piece. Falls between two batches.
 
         Others may work between its pieces, but not on this partition: the caller holds `state_lock` until the end.
         """
@@ -254,7 +254,7 @@ class Partition:
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         due_ms, cuts = self._due_time(now, changed), list[Cut]()
-        for piece in pieces(Candidates(slots, why, keys)):
+        for piece in pieces(Candidates(slots, why, keys), size):
             if cuts:
                 yield
             with metrics.stage("gate"):

@@ -20,6 +20,7 @@ from streamer.pipeline.rows import pack
 from streamer.profile import What
 
 PIECE: Final = 250  # users: 3 ms of work
+SHORT_PIECE: Final = 80  # 1 ms: a user costs more then
 # Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2
 
@@ -50,10 +51,10 @@ class Cut(NamedTuple):
     held: NDArray[np.int64]  # slots whose change is newly held back
 
 
-def pieces(candidates: Candidates) -> Iterator[Candidates]:
-    """Parts for `cut`, one at least."""
-    for first in range(0, max(len(candidates.keys), 1), PIECE):
-        some = slice(first, first + PIECE)
+def pieces(candidates: Candidates, size: int) -> Iterator[Candidates]:
+    """Parts for `cut` of so many users, one at least."""
+    for first in range(0, max(len(candidates.keys), 1), size):
+        some = slice(first, first + size)
         yield Candidates(candidates.slots[some], candidates.why[some], candidates.keys[some])
 
 
