@@ -10,6 +10,7 @@ from typing import Any
 
 import faust
 import structlog
+import uvloop
 from faust.app.base import BootStrategy
 
 from streamer import __version__, metrics
@@ -75,7 +76,8 @@ def run_worker(settings: Settings) -> int:
         ends.tell()
         gc.set_threshold(*GARBAGE)
         log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
-        asyncio.run(_serve(settings, largest))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, largest))
         log.info("worker stopped")
         return note_end(None)
     except BaseException as exc:
