@@ -160,7 +160,7 @@ class Life:
         self.engine.partitions = {0: self.partition}
         failpoint = Failpoint(settings)
         self.checkpointer = Checkpointer(
-            self.partition, kafka, settings, lambda *_: None, failpoint, self.engine.turns, REJECTED_MAX_BYTES
+            self.partition, kafka, settings, lambda *_: None, failpoint, self.engine.slices, REJECTED_MAX_BYTES
         )
         self.left = {topic: self._unread(topic) for topic in TOPICS}
         memory = Memory(1 << 30)

@@ -26,9 +26,9 @@ from streamer import metrics
 from streamer.engine.pace import Pace
 from streamer.engine.partition import Partition
 from streamer.engine.position import Effects
+from streamer.engine.slices import Slices
 from streamer.engine.topics import HEADERS_BYTES
 from streamer.engine.transactions import Headers, Outgoing, send
-from streamer.engine.turns import Turns
 from streamer.pipeline.cut import PIECE, SHORT_PIECE, Publication
 from streamer.settings import Settings
 
@@ -43,11 +43,11 @@ class Checkpointer:
         settings: Settings,
         published: Callable[[Publication], None],
         failpoint: Callable[[str], None],
-        turns: Turns,
+        slices: Slices,
         rejected_bytes: int,
     ) -> None:
         self.partition, self.producer, self.settings = partition, producer, settings
-        self._published, self._failpoint, self._turns = published, failpoint, turns
+        self._published, self._failpoint, self._slices = published, failpoint, slices
         self._rejected_bytes = rejected_bytes - HEADERS_BYTES
         self._source = f"/{settings.app_id}".encode()
         self.pace = Pace(settings)
@@ -77,9 +77,9 @@ class Checkpointer:
 
     async def _cut(self, *, last: bool) -> Effects:
         """The partition's cut; others get their turn between its pieces."""
-        work = self.partition.cut_in_pieces(SHORT_PIECE if self._turns.are_short else PIECE, last=last)
+        work = self.partition.cut_in_pieces(SHORT_PIECE if self._slices.are_short else PIECE, last=last)
         while True:
-            await self._turns.wait()
+            await self._slices.wait()
             try:
                 next(work)
             except StopIteration as done:
@@ -90,7 +90,7 @@ class Checkpointer:
         topic = settings.topic
         await producer.begin_transaction()
         self._failpoint("after_begin")
-        await self._turns.wait()
+        await self._slices.wait()
         with metrics.stage("send"):
             sent = [
                 *await send(producer, topic("profiles"), number, self._profiles(effects)),
@@ -108,7 +108,7 @@ class Checkpointer:
             self._failpoint("after_offsets")
             await producer.commit_transaction()
         self._failpoint("after_commit")
-        await self._turns.wait()
+        await self._slices.wait()
         with metrics.stage("store"):
             next_offset = acknowledged[-1].offset + rows[-1][1]
             self.partition.write_to_store(effects, next_offset)

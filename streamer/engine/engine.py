@@ -20,10 +20,10 @@ from streamer.engine.opening import Committed, Opening
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
 from streamer.engine.shared import Shared
+from streamer.engine.slices import Slices
 from streamer.engine.store import shared_cache
 from streamer.engine.tracing import Traces, spans_of
 from streamer.engine.transactions import partition_producer
-from streamer.engine.turns import Turns
 from streamer.pipeline.cut import Publication
 from streamer.settings import Settings
 
@@ -54,7 +54,7 @@ class Engine:
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
         self._checkpointing = asyncio.Semaphore(AT_ONCE)
-        self.turns = Turns()
+        self.slices = Slices()
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
         self._spans = spans_of(settings)
@@ -92,7 +92,7 @@ class Engine:
 
     def _checkpointer(self, partition: Partition) -> Checkpointer:
         producer = partition_producer(self.settings, partition.number)
-        tools = (self._publish, self._failpoint, self.turns)
+        tools = (self._publish, self._failpoint, self.slices)
         return Checkpointer(partition, producer, self.settings, *tools, self._rejected_bytes)
 
     @property
@@ -167,7 +167,7 @@ class Engine:
         if partition is None:
             return
         await self._make_way(partition)
-        await self.turns.wait()
+        await self.slices.wait()
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -217,7 +217,7 @@ class Engine:
         if partition is None:
             return
         async with partition.state_lock:
-            await self.turns.wait()
+            await self.slices.wait()
             if self._owner(batch) is None:
                 return
             try:

@@ -1,19 +1,19 @@
-"""Turns: what holds the loop up goes one piece at a time while somebody asks the API."""
+"""Slices: what holds the loop up goes one piece at a time while somebody asks the API."""
 
 import asyncio
 
 import numpy as np
 
-from streamer.engine.turns import LATELY_S, ROUNDS, Turns
+from streamer.engine.slices import LATELY_S, ROUNDS, Slices
 
 
-async def rounds_of_pieces(turns: Turns, count: int) -> list[int]:
+async def rounds_of_pieces(slices: Slices, count: int) -> list[int]:
     """In which round of the loop each of so many pieces is done that all want to begin at once."""
     done: list[int] = []
     now = 0
 
     async def piece() -> None:
-        await turns.wait()
+        await slices.wait()
         done.append(now)
 
     pieces = asyncio.gather(*(piece() for _ in range(count)))
@@ -24,24 +24,24 @@ async def rounds_of_pieces(turns: Turns, count: int) -> list[int]:
 
 
 async def test_an_answer_fits_between_two_pieces_while_somebody_asks() -> None:
-    turns = Turns()
-    turns.note_question()
-    done = await rounds_of_pieces(turns, 4)
+    slices = Slices()
+    slices.note_question()
+    done = await rounds_of_pieces(slices, 4)
     assert min(np.diff(done)) >= ROUNDS
 
 
 async def test_pieces_do_not_wait_for_each_other_when_nobody_asked_lately() -> None:
     now_s = 100.0
-    turns = Turns(lambda: now_s)
-    turns.note_question()
+    slices = Slices(lambda: now_s)
+    slices.note_question()
     now_s += LATELY_S
-    assert len(set(await rounds_of_pieces(turns, 4))) == 1
+    assert len(set(await rounds_of_pieces(slices, 4))) == 1
 
 
 async def test_one_that_gives_up_waiting_holds_up_nobody() -> None:
-    turns = Turns()
-    turns.note_question()
-    first, second = (asyncio.ensure_future(turns.wait()) for _ in range(2))
+    slices = Slices()
+    slices.note_question()
+    first, second = (asyncio.ensure_future(slices.wait()) for _ in range(2))
     await asyncio.sleep(0)
     first.cancel()
     await second

@@ -1,8 +1,8 @@
-"""Turns: while somebody asks the API, work that holds the event loop up goes one short piece at a time.
+"""Slices: while somebody asks the API, work that holds the event loop up goes one short piece at a time.
 
 The loop runs all that is ready before it looks at its sockets again, and a question takes three such rounds: its bytes
 come, the request is read, it is answered. So after each piece there are as many rounds without one. Measured at 1,000
-questions and 10,000 events a second: half of the answers within 3 ms, without turns within 12.
+questions and 10,000 events a second: half of the answers within 3 ms, before within 12.
 """
 
 import asyncio
@@ -14,7 +14,7 @@ ROUNDS: Final = 3
 LATELY_S: Final = 1.0  # since the last question: without any, pieces are large, and the job is done at full speed
 
 
-class Turns:
+class Slices:
     """Of one event loop."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
