@@ -341,12 +341,21 @@ def test_the_command_prints_a_table_for_people(file: Path, settings: Settings) -
     assert "reference: isgd" in result.stdout
 
 
+def test_files_apart_are_each_evaluated_from_nothing(file: Path, settings: Settings) -> None:
+    result = CliRunner().invoke(app, ["evaluate", str(file), str(file), "--apart", "--json", "--limit", "60"])
+    assert result.exit_code == 0, result.output
+    one, two = map(json.loads, result.stdout.splitlines())
+    assert one["events"] == two["events"] == 60
+    assert one["mix"] == two["mix"]
+
+
 def test_rank_speed_tells_of_each_size() -> None:
     result = CliRunner().invoke(app, ["rank-speed", "--items", "300", "--items", "500", "--users", "3", "--json"])
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     assert [one["items"] for one in found] == [300, 500]
     assert all(one["ms_rank_p99"] >= one["ms_rank"] > 0 for one in found)
+    assert all(one["ms_of"].keys() == {"transitions", "interests, titles", "factors"} for one in found)
 
 
 def test_bad_lines_are_named_and_skipped(

@@ -32,6 +32,9 @@ def evaluate(
     partitions: Annotated[
         int, typer.Option(min=1, metavar="P", help="So many workers; what they learn arrives a checkpoint later.")
     ] = 1,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Each file by itself, from nothing: a table, or a JSON object, for each.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Test, then learn: how well the worker's own pipeline tells what users do next. Needs no Kafka.
@@ -45,13 +48,15 @@ def evaluate(
     settings = load(partitions=partitions)
     from streamer.tools.evaluate import Options, run
 
-    found = run(settings, files, Options(shuffle_ties=shuffle_ties, repeats=repeats, limit=limit))
-    if as_json:
-        import msgspec
+    options = Options(shuffle_ties=shuffle_ties, repeats=repeats, limit=limit)
+    for group in [[path] for path in files] if apart else [files]:
+        found = run(settings, group, options)
+        if as_json:
+            import msgspec
 
-        typer.echo(msgspec.json.encode(found).decode())
-    else:
-        _print(found)
+            typer.echo(msgspec.json.encode(found).decode())
+        else:
+            _print(group, found)
 
 
 def rank_speed(
@@ -64,6 +69,8 @@ def rank_speed(
 ) -> None:
     """How long a ranking takes, on one core, over made-up catalogues: 20 of 20,000 items and of a million.
 
+    And what part of it is gone without some of the experts.
+
     Example: streamer rank-speed --items 100000
     """
     from streamer.tools.evaluate.speed import measure
@@ -74,18 +81,19 @@ def rank_speed(
 
         typer.echo(msgspec.json.encode(found).decode())
         return
-    rows = table("items", "candidates", "rank, ms", "99 of 100, ms", "board, s", "transitions, MiB")
+    parts = [f"{name}, ms" for name in found[0].ms_of]
+    rows = table("items", "candidates", "rank, ms", "99 of 100, ms", *parts, "board, s", "transitions, MiB")
     for one in found:
-        times = (f"{one.ms_rank:.2f}", f"{one.ms_rank_p99:.2f}", f"{one.seconds_board:.2f}")
-        rows.add_row(f"{one.items:,}", f"{one.candidates:,}", *times, f"{one.link_mb:,}")
+        times = (one.ms_rank, one.ms_rank_p99, *one.ms_of.values(), one.seconds_board)
+        rows.add_row(f"{one.items:,}", f"{one.candidates:,}", *(f"{each:.2f}" for each in times), f"{one.link_mb:,}")
     print_rich(rows)
 
 
-def _print(found: "Report") -> None:
+def _print(files: list[Path], found: "Report") -> None:
     from rich.text import Text
 
     print_rich(
-        Text(f"{found.events:,} events, {found.tested:,} tested"),
+        Text(f"{', '.join(path.name for path in files)}: {found.events:,} events, {found.tested:,} tested"),
         _rankings(found),
         _interests(found),
         Text(_recovery(found.recovery)),

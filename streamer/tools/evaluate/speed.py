@@ -9,7 +9,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from streamer.model import board, experts, mix, transitions
-from streamer.model.ragged import Rows, has_room, put
+from streamer.model.ragged import Pool, Rows, has_room, put
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.item_models import LINK_WEIGHTS, ItemModels
 from streamer.pipeline.mixer import new_mix
@@ -34,6 +34,7 @@ class Speed(msgspec.Struct):
     ms_rank: float  # median
     ms_rank_p99: float
     ms_score: float  # median, of the evidence alone
+    ms_of: dict[str, float]  # by experts, both memories of transitions together: by how much less it is without them
     seconds_board: float
     link_mb: int  # memory of transitions
 
@@ -60,9 +61,32 @@ def measure(items: int, users: int) -> Speed:
         ms_rank=1e3 * float(np.median(rank)),
         ms_rank_p99=1e3 * float(np.quantile(rank, 0.99)),
         ms_score=1e3 * float(np.median(score)),
+        ms_of=_parts(ranker, people),
         seconds_board=seconds_board,
         link_mb=sum(column.nbytes for column in (links.keys, links.weights)) >> 20,
     )
+
+
+def _parts(ranker: Ranker, people: list[experts.User]) -> dict[str, float]:
+    """Medians over people of what the evidence takes, less the same without some of the experts."""
+    full, links = ranker.board, ranker.space.catalogue.models.links
+    silent = full._replace(listed_at=np.zeros_like(full.listed_at))
+    whole = _ms(full, links, people)
+    without = {
+        "transitions": _ms(full, Rows(LINK_WEIGHTS, transitions.LINKS).pool, people),
+        "interests, titles": _ms(silent, links, people),
+        "factors": _ms(full, links, [user._replace(vector=np.zeros_like(user.vector)) for user in people]),
+    }
+    return {name: whole - ms for name, ms in without.items()}
+
+
+def _ms(tables: board.Board, links: Pool, people: list[experts.User]) -> float:
+    work, took = experts.scratch(len(tables.fade), len(tables.tag_events)), []
+    for user in people:
+        start = time.thread_time()
+        experts.evidence(tables, links, user, NOW, work)
+        took.append(time.thread_time() - start)
+    return 1e3 * float(np.median(took))
 
 
 def _user(rng: np.random.Generator, items: int) -> experts.User:
