@@ -58,7 +58,7 @@ screenshots: $(INSTALLED) ## the README's pictures of the page, taken of a demo 
 
 lock: $(UV) ## resolve pyproject.toml into requirements/*.lock (ARGS=--upgrade takes newer versions)
 	$(COMPILE) --extra dev --output-file requirements/dev.lock $(ARGS) pyproject.toml
-	$(COMPILE) --excludes requirements/worker-excludes.txt --constraints requirements/dev.lock --output-file requirements/worker.lock $(ARGS) pyproject.toml
+	$(COMPILE) --extra otel --excludes requirements/worker-excludes.txt --constraints requirements/dev.lock --output-file requirements/worker.lock $(ARGS) pyproject.toml
 	$(COMPILE) --group build --constraints requirements/dev.lock --output-file requirements/build.lock $(ARGS)
 	echo 'quixstreams==3.28.1' | $(COMPILE) --output-file streamer/tools/bench/quix_streams.lock $(ARGS) -
 
