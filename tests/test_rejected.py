@@ -11,9 +11,10 @@ import pytest
 
 from streamer.cli import main
 from streamer.engine.shared import partition_of
+from streamer.engine.topics import create_topics
 from streamer.errors import StreamerError
 from streamer.events import Click, Item
-from streamer.settings import Settings
+from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.rejected import Place, Rejection
 from streamer.tools.rejected_replay import Sender, transactional
@@ -211,6 +212,16 @@ def check_came_back(deployment: Deployment) -> None:
     assert (first.key, first.value, tuple(own)) == (BAD[0].key, BAD[0].value, BAD[0].headers)
     assert place.decode().startswith(f"{settings.topic('rejected')}/{first.partition}/")
     assert int(at) >= NOW
+
+
+def test_where_nothing_was_rejected_it_says_so(
+    kafka: EmbeddedKafka, prefix: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_topics(load(brokers=kafka.brokers, topic_prefix=prefix))
+    with pytest.raises(SystemExit) as ended:
+        main(["rejected", "list", "--brokers", kafka.brokers, "--topic-prefix", prefix])
+    assert not ended.value.code
+    assert "nothing that was asked for was rejected" in capsys.readouterr().out
 
 
 def test_without_the_topics_it_exits_4(kafka: EmbeddedKafka, prefix: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -124,6 +124,8 @@ async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 async def read(consumer: Any, tp: TopicPartition, start: int) -> AsyncIterator[Any]:
     """The records of a partition from `start` to its present end."""
     end = (await consumer.end_offsets([tp]))[tp]
+    if start >= end:  # a consumer that is closed right after an assignment waits for its own fetcher for ever
+        return
     consumer.assign([tp])
     consumer.seek(tp, start)
     while await consumer.position(tp) < end:
