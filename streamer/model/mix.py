@@ -23,6 +23,8 @@ each event scored and one in eight learned; HR@20 of the first 5,000, and of all
       and the start of `pipeline.mixer`                             .169 .196 / .210 .216 / .808 .869
     AdaGrad over every event, three passes before                   .168 .196 / .209 .215 / .808 .869
 
+So what is won is won early: over 60,000 events of Online Retail it is .2146 and .2152.
+
 PRIOR 3 to 30 and OWN_PRIOR 50 to 300 differ by .003; MEMORY 300 to ∞ by .001.
 
 Why not a weighted sum of the experts' probabilities with exponentiated gradient: Online Retail (first 120,000, every
