@@ -34,7 +34,7 @@ SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, whi
 AT_ONCE: Final = 32  # sampled events of a batch: 40 ms, until it is known what they cost here
 RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
-LINKED_AT_ONCE: Final = 200  # models, in 20 ms: then others have their turn
+LINKED_AT_ONCE: Final = 20  # models, in 2 ms: then others have their turn
 
 
 class Ranking:
