@@ -49,8 +49,8 @@ class ProfileSubscriber:
     `auto_commit=False` leaves that to `commit()`. A version that is not above the last one of the same user is
     dropped, so that after a rebalance nothing is handed over twice to a subscriber that is still there.
 
-    A million users of 2.2 KB in 12 partitions: a snapshot takes 25 s and 260 MB at its peak, the first user comes after
-    1.5 s (a partition is read before it is handed over); from the beginning it is 18 s and 270 MB, 0.2 s to the first
+    A million users of 2.2 KB in 12 partitions: a snapshot takes 21 s and 255 MB at its peak, the first user comes after
+    1.3 s (a partition is read before it is handed over); from the beginning it is 17 s and 273 MB, 0.2 s to the first
     (`pytest -m slow -s tests/test_client_startup.py`, two cores, Kafka on the same machine). Memory does not grow with
     the profiles: a snapshot takes some 200 bytes for each user of one partition besides.
 
