@@ -28,9 +28,10 @@ class ItemEvent(msgspec.Struct, frozen=True, gc=False):
 class Interest(msgspec.Struct, frozen=True, gc=False):
     """How much a user cares for a tag.
 
-    `weight` is the decayed sum of the weights of the events behind it; `share` is its smoothed part of all the user's
-    interests, `recent` the same over a short half-life; `lift` is `share` against all users' share of the tag;
-    `events` the effective (decayed) number of events behind it; `because` names recent items that carry the tag.
+    `weight` is the decayed sum of the weights of the events behind it; `share` is how likely the tag is that of the
+    user's next event, `recent` the same if of the user's own history only the short half-life counted; `lift` is
+    `share` against all users' share of the tag; `events` the effective (decayed) number of events behind it; `because`
+    names recent items that carry the tag.
     """
 
     tag: str

@@ -80,7 +80,13 @@ class Settings(BaseSettings):
     data_dir: Path = option(
         Path("streamer-data"), "path", "beside the process; in production a volume of the worker's own"
     )
-    cache_users: int = option(100_000, "users", "about 1 KB each, 4.5 KB at most: 100 MB", ge=1000, le=50_000_000)
+    cache_users: int = option(
+        100_000,
+        "users",
+        "a newcomer takes 1 KB, a shopper with 100 tags 7 KB, 14 KB at most: 100 to 700 MB",
+        ge=1000,
+        le=50_000_000,
+    )
     catalogue_items: int = option(
         1_000_000,
         "items",
@@ -160,9 +166,10 @@ class Settings(BaseSettings):
         86_400_000, "ms", "the short scale behind `recent`: today against always"
     )
     smoothing: float = option(
-        3.0,
+        0.3,
         "events",
-        "prior events at the population's shares: a first click is not a passion (measured best 1–5)",
+        "prior events at the population's shares on every scale: where all has faded they are what is left; how much a"
+        " user's own events count is learned (measured: anything up to 0.3 is alike)",
         ge=0,
     )
     vector_dim: int = option(32, "numbers", "folding a user in costs 8 µs at 32 and 21 µs at 64", ge=4, le=256)

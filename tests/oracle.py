@@ -5,22 +5,23 @@
     replay.users["ann"].interests["kitchen"].weight
 
 Give it every record of every topic partition in the order in which Kafka got them. It keeps all applied events of a
-user, and works out each answer from them anew: no running sums, no rings, no numpy, nothing imported from `streamer`.
+user, and works out each answer from them anew: no running sums, no numpy, nothing imported from `streamer`.
 So it is slow (about 20 µs an event, and a pass over a user's events for each answer), and holds everything in memory.
 
-What it does not know, and a comparison has to leave out: users with more than 96 tags or 6 currencies (the worker
+What it does not know, and a comparison has to leave out: users with more than 256 tags or 6 currencies (the worker
 tracks no more), and items that the catalogue does not list but whose earlier events brought tags.
 """
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from fractions import Fraction
 from typing import Any, Literal
 
 DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
 TAGS_PER_ITEM = 16
 NAME_CHARS = 256
 KIND_OF_TOPIC = {"clicks": "click", "purchases": "purchase"}
@@ -53,6 +54,8 @@ class Happened:
     tags: tuple[str, ...]
     micros: int = 0  # money spent, in millionths of `currency`
     currency: str = ""
+    repeats: int = 0  # of the recent items: so many of the same item and kind within an hour
+    number: int = 0  # among the user's events that came in time; of a late one, of those that it came before
 
 
 @dataclass(frozen=True)
@@ -60,9 +63,12 @@ class TagTruth:
     """How much a user cares for a tag, at the user's newest ts."""
 
     weight: float  # decayed by the main half-life, kinds weighing as they do
-    recent: float  # the same by the short half-life; a weight, not yet a share
     events: float  # decayed by the main half-life, every event weighing 1
     last_ts: int
+    recent: float  # decayed by the short half-life, an event's weight split over its tags; a weight, not yet a share
+    short: float  # the same with a half-life of 3 events of the user's
+    long: float  # of 20
+    ever: float  # without decay
 
 
 @dataclass
@@ -73,6 +79,8 @@ class UserTruth:
     events: list[Happened] = field(default_factory=list)
     duplicates: int = 0
     seen: deque[str] = field(default_factory=deque)
+    window: list[Happened] = field(default_factory=list)  # the recent items, kept for speed
+    clock: int = 0  # events that came in time
 
     @property
     def clicks(self) -> int:
@@ -129,23 +137,49 @@ class UserTruth:
 
     def _interest(self, tag: str) -> TagTruth:
         behind = [event for event in self.events if tag in event.tags]
+        parts = {e: WEIGHT_OF_KIND[e.kind] / len(e.tags) for e in behind}
         return TagTruth(
-            weight=sum(WEIGHT_OF_KIND[e.kind] * self._left(e, self.rules.half_life_ms) for e in behind),
-            recent=sum(WEIGHT_OF_KIND[e.kind] * self._left(e, self.rules.recent_half_life_ms) for e in behind),
+            weight=sum(parts[e] * len(e.tags) * self._left(e, self.rules.half_life_ms) for e in behind),
             events=sum(self._left(e, self.rules.half_life_ms) for e in behind),
             last_ts=max(e.ts for e in behind),
+            recent=sum(parts[e] * self._left(e, self.rules.recent_half_life_ms) for e in behind),
+            short=sum(parts[e] * 0.5 ** ((self.clock - e.number) / 3) for e in behind),
+            long=sum(parts[e] * 0.5 ** ((self.clock - e.number) / 20) for e in behind),
+            ever=sum(parts[e] for e in behind),
         )
 
     def _left(self, event: Happened, half_life_ms: float) -> float:
         """What is left of 1 at the user's newest ts."""
         return float(0.5 ** ((self.last_seen - event.ts) / half_life_ms))
 
+    def placed(self, event: Happened) -> Happened:
+        """An event that arrives now: how often it was repeated, and its number."""
+        items = self.window
+        repeats = sum(
+            (other.item_id, other.kind) == (event.item_id, event.kind) and abs(other.ts - event.ts) < HOUR_MS
+            for other in items
+        )
+        newer = sum((other.ts, other.kind) > (event.ts, event.kind) for other in items)
+        return replace(event, repeats=repeats, number=self.clock - newer if newer else self.clock + 1)
+
+    def count(self, event: Happened) -> None:
+        """It happened, as it was `placed`."""
+        self.events.append(event)
+        self.clock = max(self.clock, event.number)
+        newest = sorted([event, *self.window], key=lambda each: (each.ts, each.kind), reverse=True)
+        self.window = newest[: self.rules.recent_items]
+
 
 class Replay:
     """Applies records in the order of arrival. `catalogue` has the tags of each item; records of `items` change it."""
 
-    def __init__(self, catalogue: Mapping[str, Iterable[str]], rules: Rules = Rules()) -> None:
-        self.rules = rules
+    def __init__(
+        self,
+        catalogue: Mapping[str, Iterable[str]],
+        rules: Rules = Rules(),
+        before: Callable[[UserTruth, Happened], None] = lambda *_: None,
+    ) -> None:
+        self.rules, self._before = rules, before  # told of every event before it is counted
         self.catalogue = {item_id: distinct(tags) for item_id, tags in catalogue.items()}
         self.users: dict[str, UserTruth] = {}
         self.outcomes: Counter[tuple[str, Outcome]] = Counter()  # by topic and outcome
@@ -203,7 +237,9 @@ class Replay:
         user.seen.append(event["event_id"])
         if len(user.seen) > self.rules.seen_ids:
             user.seen.popleft()
-        user.events.append(self._happened(kind, event))
+        happened = user.placed(self._happened(kind, event))
+        self._before(user, happened)
+        user.count(happened)
         return "applied"
 
     def _happened(self, kind: str, event: dict[str, Any]) -> Happened:

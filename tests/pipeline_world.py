@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.events import KIND_OF_TOPIC, Item
+from streamer.model.interests import Scales
+from streamer.model.tag_mix import new_learned, new_work
 from streamer.pipeline import publish
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
 from streamer.pipeline.catalogue import Catalogue
@@ -16,18 +18,17 @@ from streamer.pipeline.cut import CHANGED, Candidates, Cut, cut
 from streamer.pipeline.decode import Limits, decode_events
 from streamer.pipeline.fold import DUPLICATE, Folded, fold
 from streamer.pipeline.gate import INTERESTS, Thresholds
-from streamer.pipeline.layout import Shape, Users, allocate
+from streamer.pipeline.layout import TAGS, Shape, Users, allocate
 from streamer.pipeline.publish import Names, Policy, World
 from streamer.pipeline.space import ItemSpace
-from streamer.pipeline.top_interests import Scales
 from streamer.profile import Profile
 
 DAY_MS = 86_400_000
 T0 = 1_700_000_000_000  # 2023-11-14 22:13:20 UTC
 SHAPE = Shape(recent=40, seen=64, vector=8)
 LIMITS = Limits(max_event_bytes=65_536, future_ms=300_000, too_old_ms=90 * DAY_MS)
-THRESHOLDS = Thresholds(enter=0.02, leave=0.01, shift=0.05, smoothing=3.0, half_life_ms=30.0 * DAY_MS, cosine=0.9)
-SCALES = Scales(interests=20, smoothing=3.0, half_life_ms=30.0 * DAY_MS, recent_half_life_ms=float(DAY_MS))
+THRESHOLDS = Thresholds(enter=0.02, leave=0.01, shift=0.05, cosine=0.9)
+SCALES = Scales(half_life_ms=30.0 * DAY_MS, recent_half_life_ms=float(DAY_MS), smoothing=0.3)
 SLOTS = 8
 
 Catalogued = Mapping[str, Sequence[str]]
@@ -74,6 +75,7 @@ class Line:
         shape: Shape = SHAPE,
         thresholds: Thresholds = THRESHOLDS,
         scales: Scales = SCALES,
+        interests: int = 20,
     ) -> None:
         self.catalogue = Catalogue(shape.vector)
         for item_id, tags in items.items():
@@ -81,12 +83,12 @@ class Line:
         self.space = ItemSpace(self.catalogue, shape.recent)
         self.space.refresh()
         self.users: Users = allocate(SLOTS, shape)
-        self.world = World(self.users, self.space, self.names(), Policy(thresholds, scales))
+        policy = Policy(thresholds, scales, interests)
+        self.world = World(self.users, self.space, self.names(), policy, new_learned(), new_work(TAGS))
         self.slot_of: dict[str, int] = {}
         self.causes = [""] * SLOTS
         self.newest_ts: dict[str, int] = {}
         self.changed: set[int] = set()
-        self.half_lives_ms = np.array([scales.recent_half_life_ms, scales.half_life_ms, scales.half_life_ms])
         self._batch = 0
 
     def names(self) -> Names:
@@ -103,7 +105,7 @@ class Line:
         batch = columns(parts, events, slots, items, self.catalogue)
         order = arrival_order(parts, batch.appended_at)
         self._batch += 1
-        folded = fold(self.users, batch, order, self.half_lives_ms, self._batch)
+        folded = fold(self.users, batch, order, self.world.mind, self._batch)
         for i in order[folded.outcome[order] != DUPLICATE].tolist():
             self.causes[slots[i]] = events[i].event_id
             self.changed.add(int(slots[i]))

@@ -8,6 +8,7 @@ from streamer.errors import StateError
 from streamer.events import Item
 from streamer.model.factors import initial_vector
 from streamer.model.popularity import HALF_LIVES_MS, LONGEST
+from streamer.model.tag_mix import POPULATION
 from streamer.pipeline.catalogue import (
     PRIOR_EVENTS,
     TAGS_PER_ITEM,
@@ -50,7 +51,7 @@ def popularity_of(known: Catalogue) -> tuple[float, int]:
 
 def priors(known: Catalogue) -> dict[str, float]:
     known.tag_prior, known.prior_floor = prior_of(known.tag_use())
-    return {name: float(known.tag_prior[known.tag_table.get(tag)]) for tag, name in known.tag_names.items()}
+    return {name: float(known.tag_prior[known.tag_table.get(tag), LONGEST]) for tag, name in known.tag_names.items()}
 
 
 def test_a_described_item_is_known_by_id_and_by_hash() -> None:
@@ -228,7 +229,7 @@ def test_a_model_of_a_newer_worker_is_refused() -> None:
 
 def test_before_any_event_the_catalogue_itself_is_the_population() -> None:
     known = catalogue(item("mug", "kitchen", "gift"), item("pan", "kitchen"), item("tent", "camping"))
-    assert priors(known) == {"kitchen": 0.5, "gift": 0.25, "camping": 0.25}
+    assert priors(known) == pytest.approx({"kitchen": 1.5 / 3, "gift": 0.5 / 3, "camping": 1 / 3})
 
 
 def test_events_outweigh_the_catalogue_the_more_there_are() -> None:
@@ -244,6 +245,19 @@ def test_popularity_fades_up_to_the_newest_model() -> None:
     assert priors(known) == pytest.approx({"kitchen": 100 / 250, "camping": 150 / 250})
 
 
+def test_every_event_has_one_vote_for_all_tags_of_its_item() -> None:
+    known = catalogue(item("mug", "kitchen", "gift", "blue"), item("tent", "camping"))
+    known.apply_model(model("mug", popularity=400.0))
+    known.apply_model(model("tent", popularity=400.0))
+    assert priors(known)["camping"] == pytest.approx(3 * priors(known)["kitchen"])
+
+
+def test_in_the_catalogue_every_tag_has_a_vote_of_its_own_beside_those_of_its_items() -> None:
+    known = catalogue(item("mug", "kitchen", "gift"), item("pan", "kitchen"))
+    priors(known)
+    assert known.tag_prior[:, -1].tolist() == pytest.approx([(1.5 + 1) / (2 + 2), (0.5 + 1) / (2 + 2)])
+
+
 def test_an_empty_catalogue_has_no_shares() -> None:
     assert priors(Catalogue(DIM)) == {}
 
@@ -253,4 +267,5 @@ def test_shares_of_the_population_sum_to_one() -> None:
     for i in range(0, 30, 4):
         known.apply_model(model(str(i), popularity=float(i), ts=T0 - i * 10**8))
     assert sum(priors(known).values()) == pytest.approx(1)
+    assert known.tag_prior.sum(axis=0).tolist() == pytest.approx([1] * POPULATION)
     assert PRIOR_EVENTS == 100

@@ -223,7 +223,7 @@ def test_a_worker_that_crashed_learns_the_same_again(rehearsed: tuple[list[Rehea
 def test_interests_are_held_against_the_population_and_against_counts(settings: Settings, tmp_path: Path) -> None:
     found = evaluated(settings, tmp_path, parsed(some_lines())).interests.figures()
     assert found["nll"] < found["global"]["nll"]  # type: ignore[index]
-    assert found.keys() == {"nll", "hr@5", "global", "lifetime"}
+    assert found.keys() == {"nll", "hr@5", "global", "lifetime", "new_items"}
 
 
 def test_a_profile_follows_a_switch_of_interest(settings: Settings, tmp_path: Path) -> None:

@@ -5,9 +5,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.pipeline.fold import APPLIED, DUPLICATE
+from streamer.model.interests import EVER, LONG, LONG_EVENTS, SHORT, SHORT_EVENTS
+from streamer.model.tag_mix import new_learned
+from streamer.pipeline.fold import APPLIED, DUPLICATE, EXCESS, HOUR_MS, TAUGHT_AN_HOUR, TAUGHT_AN_ITEM
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.layout import CURRENCIES, PREDECESSORS, TAGS, Shape, tags_of
+from streamer.pipeline.rows import pack_learned
 from streamer.profile import Profile
 from tests.oracle import Replay, UserTruth
 from tests.pipeline_world import DAY_MS, ITEMS, T0, Line, Record, click, purchase, state_of
@@ -80,10 +83,12 @@ def test_profiles_say_what_a_plain_replay_says(events: list[tuple[str, Record]])
 
 
 @given(no_repeats.flatmap(lambda events: st.tuples(st.just(events), st.permutations(events))))
-def test_the_order_of_arrival_does_not_matter(
+def test_the_order_of_arrival_does_not_matter_by_time(
     orders: tuple[list[tuple[str, Record]], list[tuple[str, Record]]],
 ) -> None:
     one, other = (fed(events) for events in orders)
+    for line in (one, other):  # the weights of the mix do: they are learned before each event is counted
+        line.world = line.world._replace(learned=new_learned())
     for user_id in one.slot_of:
         a, b = one.profile(user_id), other.profile(user_id)
         assert (a.activity, a.as_of) == (b.activity, b.as_of)
@@ -93,10 +98,103 @@ def test_the_order_of_arrival_does_not_matter(
             same = interests.pop(interest.tag)
             assert interest.last_ts == same.last_ts
             assert interest.weight == pytest.approx(same.weight, rel=EXACT, abs=1e-6)
-            assert interest.share == pytest.approx(same.share, rel=EXACT, abs=2e-6)
             assert interest.recent == pytest.approx(same.recent, rel=EXACT, abs=2e-6)
             assert interest.events == pytest.approx(same.events, rel=EXACT, abs=1e-4)
         assert not interests
+
+
+def weights(line: Line, scale: int) -> dict[str, float]:
+    """By tag, as stored."""
+    tags = tags_of(line.users, 0)
+    names = (line.catalogue.tag_names[tag] for tag in tags["tag"].tolist())
+    return dict(zip(names, tags["weight"][:, scale].tolist(), strict=True))
+
+
+@given(some_repeats)
+def test_scales_that_count_events_say_what_a_plain_replay_says(events: list[tuple[str, Record]]) -> None:
+    line, users = fed(events), truth_of(events)
+    for user_id, truth in users.items():
+        slot = line.slot(user_id)
+        assert line.users.head["clock"][slot] == truth.clock
+        for tag in tags_of(line.users, slot):
+            true = truth.interests[line.catalogue.tag_names[int(tag["tag"])]]
+            steps = truth.clock - int(tag["at"])
+            assert tag["weight"][SHORT] * 0.5 ** (steps / SHORT_EVENTS) == pytest.approx(
+                true.short, rel=EXACT, abs=1e-6
+            )
+            assert tag["weight"][LONG] * 0.5 ** (steps / LONG_EVENTS) == pytest.approx(true.long, rel=EXACT, abs=1e-6)
+            assert tag["weight"][EVER] == pytest.approx(true.ever, rel=EXACT)
+
+
+def test_a_late_event_is_as_old_in_events_as_it_would_be_had_it_come_in_time() -> None:
+    in_time, late = Line(), Line()
+    records = [click("a", "tent", T0), click("b", "pan", T0 + 1), click("c", "pan", T0 + 2)]
+    in_time.feed(records)
+    late.feed([*records[1:], records[0]])
+    assert late.users.head["clock"][0] == 2
+    for scale in (SHORT, LONG, EVER):
+        assert weights(late, scale) == pytest.approx(weights(in_time, scale))
+    ages = [
+        {int(tag["tag"]): int(line.users.head["clock"][0]) - int(tag["at"]) for tag in tags_of(line.users, 0)}
+        for line in (in_time, late)
+    ]
+    assert ages[0] == ages[1]
+
+
+# Repeats
+
+
+def test_of_an_hour_with_one_item_the_first_events_teach_others_and_all_count_for_their_user() -> None:
+    line = Line()
+    outcomes = line.feed([click(str(i), "pan", T0 + i) for i in range(60)]).outcome.tolist()
+    assert outcomes == [APPLIED] * TAUGHT_AN_ITEM + [EXCESS] * (60 - TAUGHT_AN_ITEM)
+    [kitchen] = line.profile().interests
+    assert kitchen.weight == pytest.approx(60, rel=1e-4)
+    assert kitchen.events == pytest.approx(60, rel=1e-3)
+
+
+def test_of_a_users_hour_only_so_many_events_teach_others() -> None:
+    line = Line()
+    clicks = [click(str(i), f"item {i}", T0 + i, tags=["pans"]) for i in range(TAUGHT_AN_HOUR + 20)]
+    assert line.feed(clicks).outcome.tolist() == [APPLIED] * TAUGHT_AN_HOUR + [EXCESS] * 20
+    assert line.feed([click("late", "mug", T0 - HOUR_MS)]).outcome.tolist() == [EXCESS]
+    assert line.feed([click("other", "mug", T0, user_id="bob")]).outcome.tolist() == [APPLIED]
+    assert line.feed([click("next", "mug", T0 + HOUR_MS)]).outcome.tolist() == [APPLIED]
+    pans = next(interest for interest in line.profile().interests if interest.tag == "pans")
+    assert pans.events == pytest.approx(len(clicks), rel=0.01)
+
+
+@pytest.mark.parametrize(
+    "fourth",
+    [
+        click("d", "pan", T0 + 3_600_002),
+        click("d", "tent", T0 + 3),
+        purchase("d", "pan", T0 + 3),
+        click("d", "pan", T0 - 3_600_000),
+        click("d", "pan", T0 + 3, user_id="bob"),
+    ],
+    ids=["an hour later", "another item", "another kind", "an hour before", "another user"],
+)
+def test_only_repeats_of_a_user_on_an_item_within_an_hour_teach_nothing(fourth: Record) -> None:
+    line = Line()
+    line.feed([click(name, "pan", T0 + i) for i, name in enumerate("abc")])
+    topic = "purchases" if b"price" in (fourth.value or b"") else "clicks"
+    assert line.feed(**{topic: [fourth]}).outcome.tolist() == [APPLIED]
+
+
+def test_nothing_is_learned_from_repeats_nor_from_what_came_late() -> None:
+    line = Line()
+    line.feed([click("a", "pan", T0)])
+    for record, events in [
+        (click("b", "pan", T0 + 1), 1),
+        (click("c", "pan", T0 + 2), 2),
+        (click("d", "pan", T0 + 3), 2),
+        (click("e", "tent", T0 - 1), 2),
+        (click("f", "unlisted", T0 + 4), 2),
+        (click("g", "tent", T0 + 5), 3),
+    ]:
+        line.feed([record])
+        assert line.world.learned.events[0] == events
 
 
 @given(some_repeats, st.integers(1, 7))
@@ -115,23 +213,28 @@ def test_batches_may_be_cut_anywhere(events: list[tuple[str, Record]], size: int
     apart = fed(events)
     together.users.used[:] = apart.users.used  # numbers the batch
     assert state_of(together.users) == state_of(apart.users)
+    assert pack_learned(together.world.learned) == pack_learned(apart.world.learned)
     assert together.causes == apart.causes
+
+
+def is_repeat(line: Line, event_id: str) -> bool:
+    return line.feed([click(event_id)]).outcome.tolist() == [DUPLICATE]
 
 
 @pytest.mark.parametrize("width", [1, 2, 64, 300])
 def test_exactly_the_last_event_ids_are_remembered(width: int) -> None:
     line = Line(shape=Shape(recent=4, seen=width, vector=8))
     line.feed([click(str(i)) for i in range(width)])
-    assert line.feed([click("0")]).outcome.tolist() == [DUPLICATE]
+    assert is_repeat(line, "0")
     line.feed([click("one more")])
-    assert line.feed([click("0")]).outcome.tolist() == [APPLIED]
-    assert line.feed([click("one more")]).outcome.tolist() == [DUPLICATE if width > 1 else APPLIED]
+    assert not is_repeat(line, "0")
+    assert is_repeat(line, "one more") == (width > 1)
 
 
 def test_a_repeat_does_not_lengthen_the_memory_of_an_event_id() -> None:
     line = Line(shape=Shape(recent=4, seen=3, vector=8))
     line.feed([click(name) for name in ("a", "b", "a", "c", "d")])
-    assert line.feed([click("a")]).outcome.tolist() == [APPLIED]
+    assert not is_repeat(line, "a")
 
 
 def test_a_repeat_changes_nothing_but_the_time_of_use() -> None:
@@ -249,7 +352,7 @@ def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_back
 
 def test_a_tag_too_many_pushes_the_weakest_out() -> None:
     line = Line()
-    line.feed([click(str(i), "unlisted", T0 + i, tags=[f"tag {i}"]) for i in range(TAGS + 1)])
+    line.feed([click(str(i), f"item {i}", T0 + i, tags=[f"tag {i}"]) for i in range(TAGS + 1)])
     tracked = {line.catalogue.tag_names[tag] for tag in tags_of(line.users, 0)["tag"].tolist()}
     assert tracked == {f"tag {i}" for i in range(1, TAGS + 1)}
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from streamer.model.interests import MAIN
+from streamer.model.interests import MAIN, Scales
+from streamer.model.tag_mix import EXPERTS, Learned, new_learned, new_work
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.gate import (
     ADDED,
@@ -24,10 +25,13 @@ from streamer.pipeline.gate import (
     vector_is_old,
 )
 from streamer.pipeline.layout import N_TAGS, N_VECTOR, TAGS, Users, allocate, ensure_room, tags_of
+from streamer.pipeline.population import Mind
 from tests.pipeline_world import SHAPE, T0, Line, click, state_of
 
-PLAIN = Thresholds(enter=0.02, leave=0.01, shift=0.25, smoothing=0.0, half_life_ms=1000.0, cosine=0.9)
+PLAIN = Thresholds(enter=0.02, leave=0.01, shift=0.25, cosine=0.9)
 SLOTS = np.array([1])
+ONLY_MAIN = Learned(np.eye(EXPERTS)[1], new_learned().own, new_learned().events)
+MIND = Mind(Catalogue(8).population, Scales(1000.0, 10.0, 0.0), ONLY_MAIN, new_work(TAGS))
 
 
 class One:
@@ -44,10 +48,10 @@ class One:
 
     def hold(self, share: float, thresholds: Thresholds = PLAIN) -> Assessed:
         self.tags["weight"][:, MAIN] = share, 1 - share
-        return assess(self.users, SLOTS, Catalogue(8), thresholds)
+        return assess(self.users, SLOTS, MIND, thresholds)
 
     def publish(self, found: Assessed) -> None:
-        mark_published(self.users, SLOTS, found.share, found.status)
+        mark_published(self.users, SLOTS, found)
 
 
 @pytest.mark.parametrize(
@@ -72,15 +76,15 @@ def test_a_share_is_held_against_the_published_one(share: float, published: floa
     one = One()
     one.tags["published"][0] = published
     found = one.hold(share)
-    assert found.share[0, 0] == pytest.approx(share)
-    assert found.status[0, 0] == status
+    assert found.share[0] == pytest.approx(share)
+    assert found.status[0] == status
 
 
 def test_a_tag_at_the_edge_does_not_flap() -> None:
     one, verdicts = One(), []
     for share in (0.03, 0.015, 0.011, 0.019, 0.009, 0.015, 0.019, 0.021, 0.012):
         found = one.hold(share)
-        verdicts.append(int(found.status[0, 0]))
+        verdicts.append(int(found.status[0]))
         one.publish(found)
     assert verdicts == [ADDED, SAME, SAME, SAME, DROPPED, SAME, SAME, ADDED, SAME]
 
@@ -95,7 +99,7 @@ def test_what_is_published_is_what_later_shares_are_held_against() -> None:
 def test_many_small_steps_that_are_never_published_add_up_to_a_shift() -> None:
     one = One()
     one.publish(one.hold(0.3))
-    assert [int(one.hold(share).status[0, 0]) for share in (0.4, 0.5, 0.54, 0.56)] == [SAME, SAME, SAME, SHIFTED]
+    assert [int(one.hold(share).status[0]) for share in (0.4, 0.5, 0.54, 0.56)] == [SAME, SAME, SAME, SHIFTED]
 
 
 def test_any_verdict_on_a_tag_is_a_reason() -> None:
@@ -122,15 +126,15 @@ def test_shares_are_taken_at_the_users_own_newest_event() -> None:
     one = One()
     one.tags["ts"] = T0, T0 - 1000  # the second has faded by half
     one.users.head["as_of"][1] = T0
-    assert one.hold(0.5).share[0, :2].tolist() == pytest.approx([2 / 3, 1 / 3])
+    assert one.hold(0.5).share.tolist() == pytest.approx([2 / 3, 1 / 3])
 
 
 def test_a_user_without_tags_has_no_shares() -> None:
     users = allocate(2, SHAPE)
     users.head["version"] = 1
-    found = assess(users, np.array([0, 1]), Catalogue(8), PLAIN)
-    assert found.share.shape == (2, TAGS)
-    assert not found.share.any()
+    found = assess(users, np.array([0, 1]), MIND, PLAIN)
+    assert found.at.tolist() == [0, 0, 0]
+    assert len(found.share) == 0
     assert not found.reasons.any()
 
 
@@ -140,16 +144,20 @@ def test_assessing_changes_nothing() -> None:
     line.cut()
     line.feed([click("c", "lamp")])
     before = state_of(line.users)
-    assess(line.users, line.slots("ann", "nobody"), line.catalogue, line.world.policy.thresholds)
+    assess(line.users, line.slots("ann", "nobody"), line.world.mind, line.world.policy.thresholds)
     assert state_of(line.users) == before
 
 
 def test_verdicts_can_be_taken_for_some_of_the_users() -> None:
     line = Line()
-    line.feed([click("a", user_id=user_id) for user_id in ("ann", "bob", "cid")])
-    found = assess(line.users, line.slots("ann", "bob", "cid"), line.catalogue, PLAIN)
+    line.feed(
+        [click("a", item, user_id=user_id) for user_id, item in [("ann", "mug"), ("bob", "pan"), ("cid", "lamp")]]
+    )
+    found = assess(line.users, line.slots("ann", "bob", "cid"), line.world.mind, PLAIN)
     some = rows_of(found, np.array([2, 0]))
-    assert [(a == b[[2, 0]]).all() for a, b in zip(some, found, strict=True)] == [True] * 4
+    expected = assess(line.users, line.slots("cid", "ann"), line.world.mind, PLAIN)
+    assert found.at.tolist() == [0, 2, 3, 5]
+    assert [(a == b).all() for a, b in zip(some, expected, strict=True)] == [True] * len(found)
 
 
 # Vectors

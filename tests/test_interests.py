@@ -1,7 +1,6 @@
 """Interest weights against sums worked out from their definition, and by hand."""
 
 import math
-from itertools import pairwise
 from random import Random
 
 import numpy as np
@@ -9,9 +8,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamer.model.interests import EVENTS, MAIN, RECENT, TAG, add, shares, weakest
+from streamer.model.interests import (
+    EVENTS,
+    EVER,
+    LONG,
+    LONG_EVENTS,
+    MAIN,
+    RECENT,
+    SHORT,
+    SHORT_EVENTS,
+    TAG,
+    Scales,
+    Touch,
+    add,
+    weakest,
+)
 
-H = np.array([10.0, 100.0, 100.0])
+SCALES = Scales(half_life_ms=100.0, recent_half_life_ms=10.0, smoothing=3.0)
 PLACES = 4
 events_of_one_tag = st.lists(
     st.tuples(st.integers(0, 2000), st.sampled_from([0.5, 1.0, 3.0])), min_size=1, max_size=12
@@ -23,22 +36,18 @@ class Tags:
 
     def __init__(self, places: int = PLACES) -> None:
         self.entries = np.zeros(places, TAG)
-        self.tag, self.ts, self.weight, self.published = (self.entries[name] for name in TAG.names or ())
+        self.tag, self.ts, self.weight, self.published, _ = (self.entries[name] for name in TAG.names or ())
         self.n = 0
 
-    def add(self, tag: int, ts: int, amount: float = 1.0, half_lives_ms: np.ndarray = H) -> int:  # type: ignore[type-arg]
-        """Add an event; the published tag that had to leave, 0 for none."""
-        self.n, lost = add(self.entries, self.n, np.uint64(tag), ts, np.float32(amount), half_lives_ms)
+    def add(self, tag: int, ts: int, amount: float = 1.0, at: int = 1, tags: int = 1, scales: Scales = SCALES) -> int:
+        """Add an event with so many tags; the published tag that had to leave, 0 for none."""
+        touch = Touch(ts, at, amount, amount / tags)
+        self.n, lost = add(self.entries, self.n, np.uint64(tag), touch, scales)
         return int(lost)
 
     @property
     def tags(self) -> list[int]:
         return self.tag[: self.n].tolist()
-
-    def shares(self, now: int, prior: list[float], smoothing: float = 3.0, scale: int = MAIN) -> list[float]:
-        out = np.zeros(self.n)
-        shares(self.entries, self.n, now, scale, H[scale], np.array(prior), smoothing, out)
-        return out.tolist()
 
 
 def weighing(*tags: tuple[float, int]) -> np.ndarray:  # type: ignore[type-arg]
@@ -54,8 +63,8 @@ def true_weight(events: list[tuple[int, float]], half_life_ms: float, now: int) 
 
 def test_an_event_weighs_its_amount_when_it_happens() -> None:
     tags = Tags()
-    tags.add(7, ts=1000, amount=3.0)
-    assert tags.weight[0].tolist() == [3.0, 3.0, 1.0]
+    tags.add(7, ts=1000, amount=3.0, tags=2)
+    assert tags.weight[0].tolist() == [1.5, 3.0, 1.0, 1.5, 1.5, 1.5]
     assert (tags.tags, tags.ts[0]) == ([7], 1000)
 
 
@@ -63,10 +72,30 @@ def test_every_scale_fades_by_its_own_half_life() -> None:
     tags = Tags()
     tags.add(7, ts=0, amount=4.0)
     tags.add(7, ts=100, amount=2.0)
-    recent, main, events = tags.weight[0].tolist()
+    recent, main, events, *_ = tags.weight[0].tolist()
     assert recent == pytest.approx(4 / 2**10 + 2)
     assert main == pytest.approx(4 / 2 + 2)
     assert events == pytest.approx(1 / 2 + 1)
+
+
+def test_scales_fade_with_the_events_of_the_user() -> None:
+    tags = Tags()
+    tags.add(7, ts=0, at=1)
+    tags.add(7, ts=0, at=4)
+    assert tags.weight[0, SHORT] == pytest.approx(0.5 + 1)
+    assert tags.weight[0, LONG] == pytest.approx(0.5 ** (3 / 20) + 1)
+    assert tags.weight[0, EVER] == 2
+    assert tags.entries[0]["at"] == 4
+
+
+@given(st.permutations([(ts, -3 + ts) for ts in range(9)]))
+def test_numbered_events_may_come_in_any_order(events: list[tuple[int, int]]) -> None:
+    tags = Tags()
+    for ts, at in events:
+        tags.add(7, ts, at=at)
+    newest = max(at for _, at in events)
+    assert tags.weight[0, SHORT] == pytest.approx(sum(0.5 ** ((newest - at) / SHORT_EVENTS) for _, at in events))
+    assert tags.weight[0, LONG] == pytest.approx(sum(0.5 ** ((newest - at) / LONG_EVENTS) for _, at in events))
 
 
 def test_a_late_event_weighs_what_is_left_of_it_and_does_not_turn_time_back() -> None:
@@ -110,7 +139,7 @@ def test_late_event_never_raises_a_weight(events: list[tuple[int, float]], ts: i
 def test_a_half_life_may_be_infinite() -> None:
     tags = Tags()
     for ts in (5000, 0, 10**12):
-        tags.add(7, ts, 1.0, np.array([10.0, math.inf, math.inf]))
+        tags.add(7, ts, scales=Scales(math.inf, 10.0, 0.0))
     assert tags.weight[0, MAIN] == 3.0
 
 
@@ -130,7 +159,7 @@ def test_when_all_places_are_taken_the_weakest_leaves() -> None:
         tags.add(tag, ts, amount)
     tags.add(5, 1000)  # at 1000 they weigh 1.5, 1, 0.5 and 0.375
     assert tags.tags == [1, 2, 3, 5]
-    assert tags.weight[3].tolist() == [1.0, 1.0, 1.0]
+    assert tags.weight[3].tolist() == [1.0] * 6
 
 
 def test_of_equally_weak_tags_the_one_seen_longest_ago_leaves() -> None:
@@ -175,39 +204,10 @@ def test_the_weakest_is_the_same_for_a_late_event() -> None:
     assert {weakest(tags, 3, now, 100.0) for now in (0, 500, 1000, 5000)} == {0}
 
 
-def test_shares_lean_on_the_population_until_there_are_events() -> None:
-    tags = Tags()
-    tags.add(1, 1000, 1.0)
-    tags.add(2, 1000, 3.0)
-    assert tags.shares(1000, [0.1, 0.2]) == pytest.approx([(1 + 0.3) / 7, (3 + 0.6) / 7])
-    assert tags.shares(1000, [0.1, 0.2], smoothing=0.0) == [0.25, 0.75]
-    assert tags.shares(10**7, [0.1, 0.2]) == pytest.approx([0.1, 0.2])  # all has faded: the population's shares remain
-
-
-def test_shares_of_nothing_are_nothing() -> None:
-    assert Tags().shares(1000, []) == []
-    tags = Tags()
-    tags.add(1, 0)
-    assert tags.shares(10**9, [0.0], smoothing=0.0) == [0.0]  # faded to nothing: no division by it
-
-
-@given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 2000)), min_size=1, max_size=20), st.floats(0, 10))
-def test_shares_of_tags_that_are_all_there_is_sum_to_one(events: list[tuple[int, int]], smoothing: float) -> None:
-    tags = Tags()
-    for tag, ts in events:
-        tags.add(tag, ts)
-    prior = [1 / tags.n] * tags.n
-    found = tags.shares(int(tags.ts.max()), prior, smoothing)
-    assert sum(found) == pytest.approx(1, rel=1e-6)
-    weights = [tags.weight[j, MAIN] * 0.5 ** ((tags.ts.max() - tags.ts[j]) / 100) for j in range(tags.n)]
-    assert all(a[0] <= b[0] + 1e-9 for a, b in pairwise(sorted(zip(found, weights, strict=True), key=lambda p: p[1])))
-
-
 def test_reading_changes_nothing() -> None:
     tags = Tags()
     tags.add(1, 500, 2.0)
     tags.add(2, 1000)
     before = tags.entries.tobytes()
-    tags.shares(3000, [0.5, 0.5])
     weakest(tags.entries, tags.n, 3000, 100.0)
     assert tags.entries.tobytes() == before

@@ -43,11 +43,11 @@ def test_what_a_user_has_does_not_depend_on_who_else_is_there(todo: list[tuple[s
         assert pack(together.users, together.slots(user_id), [b""]) == pack(line.users, line.slots(user_id), [b""])
 
 
-def test_a_newcomer_takes_half_a_kilobyte_and_a_full_user_four() -> None:
+def test_a_newcomer_takes_less_than_a_kilobyte_and_a_full_user_fourteen() -> None:
     line = Line()
     line.feed([click("a", "mug")])
-    assert bytes_of(line) == 544
-    assert int(line.users.size[LEVELS - 1]) * UNIT == 4320
+    assert bytes_of(line) == 672
+    assert int(line.users.size[LEVELS - 1]) * UNIT == 13536
 
 
 def test_a_block_that_is_given_back_is_used_again() -> None:

@@ -19,11 +19,15 @@ from streamer.pipeline.profile_json import Telling, tell_as
 from streamer.pipeline.publish import Names
 from streamer.pipeline.rows import pack, unpack
 from streamer.profile import Interest, ItemEvent, Profile
-from tests.oracle import Replay, UserTruth
-from tests.pipeline_world import DAY_MS, ITEMS, SCALES, T0, Line, Record, click, profiles, purchase, state_of
+from tests.naive_mix import NaiveMix
+from tests.oracle import Replay
+from tests.pipeline_world import DAY_MS, ITEMS, T0, Line, Record, click, profiles, purchase, state_of
 
-# Of the 8 tags in the catalogue: nobody did anything yet, so these are the population's shares.
-PRIOR = {"kitchen": 0.25, "gift": 0.25, "camping": 0.25, "light": 0.125, "paper": 0.125}
+# An item has one vote, for all its tags: nobody did anything yet, so these are the population's shares at any
+# half-life, and those in the catalogue, where every tag has one vote more.
+VOTES = {"kitchen": 1.5, "gift": 1.0, "camping": 1.5, "light": 0.5, "paper": 0.5}
+PRIOR = {tag: votes / 5 for tag, votes in VOTES.items()}
+POPULATION = {tag: (PRIOR[tag], PRIOR[tag], PRIOR[tag], (votes + 1) / 10) for tag, votes in VOTES.items()}
 
 
 def interests(profile: Profile) -> dict[str, Interest]:
@@ -34,18 +38,22 @@ def test_a_first_click_in_numbers() -> None:
     line = Line()
     line.feed([click("a", "mug")])
     kitchen, gift = line.profile().interests
-    share = (1 + 3 * 0.25) / (2 + 3)  # one of two tags, leaning on the population with the weight of three
+    split = (0.5 + 0.3 * 0.3) / (1 + 0.3)  # one of two tags, leaning on the population with the weight of .3
+    main = (1 + 0.3 * 0.3) / (2 + 0.3)  # where an event counts in full for each of its tags
+    of_all = (3 * 0.3 + 0.25) / 4
+    share = round(0.5 * (4 * split + main) / 5 + 0.5 * of_all, 6)
     assert kitchen == Interest(
         tag="kitchen",
         weight=1.0,
         share=share,
-        recent=share,
-        lift=share / 0.25,
+        recent=round(0.5 * split + 0.5 * of_all, 6),
+        lift=round(share / 0.3, 3),
         events=1.0,
         last_ts=T0,
         because=(ItemEvent("mug", T0, "click"),),
     )
-    assert (gift.tag, gift.share) == ("gift", share)
+    assert (gift.tag, gift.weight) == ("gift", 1.0)
+    assert gift.share < share  # fewer have it
 
 
 def test_what_a_month_makes_of_a_purchase() -> None:
@@ -55,16 +63,8 @@ def test_what_a_month_makes_of_a_purchase() -> None:
     kitchen, camping = found["kitchen"], found["camping"]
     assert (kitchen.weight, kitchen.events, kitchen.last_ts) == (1.5, 0.5, T0 - 30 * DAY_MS)
     assert (camping.weight, camping.events) == (1.0, 1.0)
-    assert kitchen.share == pytest.approx((1.5 + 0.75) / (2.5 + 3), abs=1e-6)
-    assert kitchen.recent == pytest.approx((3 * 0.5**30 + 0.75) / (1 + 3 * 0.5**30 + 3), abs=1e-6)
     assert camping.recent > camping.share
-
-
-def true_shares(truth: UserTruth, scale: str) -> dict[str, float]:
-    """P(t) = (x[t] + 3·P0[t]) / (Σ x + 3)."""
-    weights = {tag: getattr(interest, scale) for tag, interest in truth.interests.items()}
-    total = sum(weights.values()) + 3
-    return {tag: (weight + 3 * PRIOR[tag]) / total for tag, weight in weights.items()}
+    assert kitchen.recent < kitchen.share
 
 
 histories = st.lists(
@@ -74,21 +74,21 @@ histories = st.lists(
 
 @given(histories)
 def test_every_number_of_an_interest_is_as_defined(history: list[tuple[str, int, bool]]) -> None:
-    line, replay = Line(), Replay(ITEMS)
+    mix = NaiveMix(POPULATION)
+    line, replay = Line(), Replay(ITEMS, before=mix.before)
     for i, (item_id, ts, bought) in enumerate(history):
         topic, make = ("purchases", purchase) if bought else ("clicks", click)
         record: Record = make(str(i), item_id, ts)._replace(timestamp=T0)
         line.feed(**{topic: [record]})
         replay.apply(topic, record.key, record.value, record.timestamp, partition=0)
     truth, found = replay.users["ann"], interests(line.profile())
-    share, recent = true_shares(truth, "weight"), true_shares(truth, "recent")
     assert found.keys() == truth.interests.keys()
     for tag, interest in found.items():
         assert interest.weight == pytest.approx(truth.interests[tag].weight, rel=1e-5, abs=1e-6)
         assert interest.events == pytest.approx(truth.interests[tag].events, rel=1e-5, abs=1e-4)
-        assert interest.share == pytest.approx(share[tag], abs=2e-6)
-        assert interest.recent == pytest.approx(recent[tag], abs=2e-6)
-        assert interest.lift == pytest.approx(share[tag] / PRIOR[tag], abs=1e-3)
+        assert interest.share == pytest.approx(mix.share(truth, tag), abs=2e-6)
+        assert interest.recent == pytest.approx(mix.recent(truth, tag), abs=2e-6)
+        assert interest.lift == pytest.approx(mix.share(truth, tag) / PRIOR[tag], abs=1e-3)
         assert interest.last_ts == truth.interests[tag].last_ts
     shares = [interest.share for interest in found.values()]
     assert shares == sorted(shares, reverse=True)
@@ -114,7 +114,7 @@ def test_an_interest_that_no_recent_item_tells_of_has_no_because() -> None:
 
 @pytest.mark.parametrize(("most", "tags"), [(1, ["camping"]), (2, ["camping", "kitchen"]), (24, None)])
 def test_the_strongest_interests_are_shown_at_most_so_many(most: int, tags: list[str] | None) -> None:
-    line = Line(scales=SCALES._replace(interests=most))
+    line = Line(interests=most)
     line.feed([click("a", "tent"), click("b", "tent"), click("c", "pan")], [purchase("d", "tent")])
     line.feed([click("e", "unlisted", tags=["blue"])])
     found = [interest.tag for interest in line.profile().interests]
@@ -125,8 +125,9 @@ def test_a_tag_that_nobody_is_known_to_have_counts_as_if_one_event_had_it() -> N
     line = Line()
     line.feed([click("a", "unlisted", tags=["blue"])])
     [blue] = line.profile().interests
-    assert blue.share == pytest.approx((1 + 3 * 0.01) / 4)  # one of the 100 events that the catalogue weighs as
-    assert blue.lift == pytest.approx(blue.share / 0.01)
+    alone = (1 + 0.3 * 0.01) / 1.3  # one of the 100 events that the catalogue weighs as
+    assert blue.share == pytest.approx(0.5 * alone + 0.5 * (3 * 0.01 + 0.1) / 4, abs=1e-6)
+    assert blue.lift == pytest.approx(blue.share / 0.01, abs=1e-3)
 
 
 def test_the_lift_of_an_unknown_tag_grows_with_the_events_that_it_was_not_in() -> None:
@@ -135,7 +136,7 @@ def test_the_lift_of_an_unknown_tag_grows_with_the_events_that_it_was_not_in() -
     line.catalogue.apply_model(ItemModel(MODEL_LAYOUT, "tent", 1, 900.0, T0, b""))
     line.space.refresh()
     [blue] = line.profile().interests
-    assert blue.lift == pytest.approx((1 + 3 * 0.001) / 4 / 0.001)
+    assert blue.lift == pytest.approx(blue.share / 0.001, abs=1)
 
 
 def test_a_first_click_on_a_fresh_item_leans_on_the_catalogue_that_lists_it() -> None:
@@ -144,8 +145,9 @@ def test_a_first_click_on_a_fresh_item_leans_on_the_catalogue_that_lists_it() ->
     line.feed([click("a", "kite")])
     [profile] = profiles(line.cut())
     [flying] = profile.interests
-    assert flying.share == pytest.approx((1 + 3 / 9) / 4, abs=1e-6)  # one of nine tags in the catalogue
-    assert flying.lift == pytest.approx(flying.share * 9, abs=1e-3)
+    alone = (1 + 0.3 / 6) / 1.3  # one of six items in the catalogue has it
+    assert flying.share == pytest.approx(0.5 * alone + 0.5 * (3 / 6 + 2 / 12) / 4, abs=1e-6)
+    assert flying.lift == pytest.approx(flying.share * 6, abs=1e-3)
 
 
 def read_by_a_stranger(line: Line, names: Names) -> Profile:

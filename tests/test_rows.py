@@ -8,10 +8,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.errors import StateError
+from streamer.model.interests import EVENTS, EVER, MAIN
 from streamer.pipeline.fold import APPLIED, DUPLICATE
 from streamer.pipeline.gate import VECTOR_EVERY, cosines
-from streamer.pipeline.layout import HEAD, N_VECTOR, TAGS, Shape, Users, allocate, clear
-from streamer.pipeline.rows import HELD, LAYOUT, held_until, pack, published_at, unpack
+from streamer.pipeline.layout import HEAD, N_VECTOR, TAGS, Shape, Users, allocate, clear, tags_of
+from streamer.pipeline.rows import (
+    HELD,
+    LAYOUT,
+    TAGS_AN_EVENT,
+    held_until,
+    pack,
+    pack_learned,
+    published_at,
+    unpack,
+    unpack_learned,
+)
 from streamer.profile import Change
 from tests.pipeline_world import DAY_MS, ITEMS, SHAPE, T0, Line, click, profiles, purchase, state_of
 
@@ -57,7 +68,7 @@ def moved_to(shape: Shape, line: Line) -> Line:
     """The same user in a worker with other settings, through its row."""
     other = Line(shape=shape)
     other.users = used_columns(shape, len(other.users.head))
-    other.world = other.world._replace(users=other.users)
+    other.world = other.world._replace(users=other.users, learned=line.world.learned)
     other.slot("somebody else")
     unpack(other.users, other.slots("ann"), [row_of(line)])
     return other
@@ -117,8 +128,8 @@ def test_nothing_packed_is_nothing() -> None:
 def test_the_example_of_the_documentation_has_the_size_that_it_says() -> None:
     line = Line()
     line.feed([click("1", "mug"), click("2", "mug"), click("3", "mug")])
-    assert HEAD.itemsize == 168
-    assert len(row_of(line)) == 306
+    assert HEAD.itemsize == 176
+    assert len(row_of(line)) == 346
 
 
 @pytest.mark.parametrize("width", [8, 256])
@@ -130,7 +141,7 @@ def test_a_full_user_fits_whatever_the_settings_allow(width: int) -> None:
     users = allocate(4, shape)
     unpack(users, SLOT, [row_of(line)])
     assert pack(users, SLOT, [b""]) == [row_of(line)]
-    assert users.head["counts"][3].tolist() == [2, 255, 1024, 0, width, 0]
+    assert users.head["counts"][3].tolist() == [2, 255, 1024, 0, width]
 
 
 def test_a_cause_may_be_as_long_as_an_event() -> None:
@@ -166,8 +177,7 @@ def test_a_ring_of_another_width_goes_on_with_the_newest_event_ids(
         remembered = remembered[-width:]
     remembered = remembered[-new_width:]
     for i in after:
-        expected = DUPLICATE if i in remembered else APPLIED
-        assert other.feed([click(str(i))]).outcome.tolist() == [expected]
+        assert (other.feed([click(str(i))]).outcome == DUPLICATE).tolist() == [i in remembered]
         remembered += [] if i in remembered else [i]
         remembered = remembered[-new_width:]
 
@@ -179,7 +189,7 @@ def test_a_published_vector_of_another_width_is_dropped(dim: int) -> None:
     slots = other.slots("ann")
     assert other.users.head["counts"][slots, N_VECTOR] == 0
     assert cosines(other.users, slots, np.ones((1, dim), np.float32)).tolist() == [0.0]
-    other.feed([click(str(i), "mug") for i in range(VECTOR_EVERY)])
+    other.feed([click(str(i), "mug") for i in range(2, 2 + VECTOR_EVERY)])
     [profile] = profiles(other.cut())
     assert profile.vector_dim == dim
     assert profile.changed[-1] == Change("vector_moved", before=1.0, after=0.0)
@@ -244,18 +254,61 @@ LAYOUT_1 = (
 )
 
 
-def test_a_row_of_layout_1_is_read_as_it_was_meant() -> None:
+# The same in layout 2.
+LAYOUT_2 = (
+    "0ssL3000620006200093000SS<<E-&0000CzsidN0001J<<E-&00000000000000000000000000000000000000000000000000"
+    "00000000000000000000000000000000000000000000000000000000000000000000000000000000000C400000000C41ONm8"
+    "0ssgA000C4003|5WiUG{%z^-D<<E-&00000AV6N7dq9*E{Xa7^vp#A~Oe4Q49lQW&<<E-&00000fIk2LfIk2LfIl-cvp(8MZ+_Uo"
+    "2E++y<<E-&00000fIt8MfIt8M06+i$000>(%8mLHuq6p-<<E-&00000KtKQhKtKQhfIk2L002!|0bxx1aO?sJXywm~0RZw2=4S%k"
+    "sL%lgXywm~0RYdtc)g^-CuIQuXywm~0RWb|gT9T+3S|NS48O{Y0RUL>n2!P_&1Dp$T`w}HmHY5?lztxEBy$Z)ykdx?WVHYQ007Vu"
+    "V?k9@L;wH)00000007VuV?jk#QUCw|005H%0R3$Zkbh%gb#rAcF#"
+)
+
+
+@pytest.mark.parametrize(("row", "layout"), [(LAYOUT_1, 1), (LAYOUT_2, 2)])
+def test_a_row_of_an_older_layout_is_read_as_it_was_meant(row: str, layout: int) -> None:
     line = lived([(1, "mug", 0, True), (2, "tent", 5, False), (3, "pan", -DAY_MS, False), (6, "lamp", 9, False)])
-    old = b85decode(LAYOUT_1)
-    assert old[0] == 1
+    old = b85decode(row)
+    assert old[0] == layout
     users = used_columns()
     assert unpack(users, SLOT, [old]) == [b"cause-1"]
+    for name in ("clock", "hour", "in_hour"):  # as good as not known before layout 3
+        line.users.head[name][0] = 0
+    mine, expected = tags_of(users, 3), tags_of(line.users, 0)
+    for name in ("tag", "ts"):
+        assert (mine[name] == expected[name]).all()
+    assert (mine["weight"][:, MAIN : EVENTS + 1] == expected["weight"][:, MAIN : EVENTS + 1]).all()
+    assert mine["weight"][:, EVER].tolist() == pytest.approx((mine["weight"][:, MAIN] / TAGS_AN_EVENT).tolist())
+    assert (mine["published"] > 0).tolist() == (expected["published"] > 0).tolist()
+    expected[:] = mine
     assert pack(users, SLOT, [b"cause-1"]) == [row_of(line, b"cause-1")]
 
 
-def test_rows_of_both_layouts_are_read_together() -> None:
-    old, new = b85decode(LAYOUT_1), row_of(lived([(1, "mug", 0, True)]))
+def test_rows_of_all_layouts_are_read_together() -> None:
+    oldest, old, new = b85decode(LAYOUT_1), b85decode(LAYOUT_2), row_of(lived([(1, "mug", 0, True)]))
     users = used_columns()
-    assert unpack(users, np.array([2, 0, 1]), [new, old, new]) == [b"", b"cause-1", b""]
+    assert unpack(users, np.array([2, 0, 1, 3]), [new, oldest, new, old]) == [b"", b"cause-1", b"", b"cause-1"]
     assert pack(users, np.array([2, 1]), [b"", b""]) == [new, new]
-    assert users.head["clicks"][0] == 2
+    assert pack(users, np.array([0]), [b""]) == pack(users, np.array([3]), [b""])
+
+
+# What a partition learned
+
+
+def test_what_was_learned_goes_on_bit_for_bit_from_its_row() -> None:
+    line = lived([(i, "mug", i, False) for i in range(9)])
+    learned = line.world.learned
+    again = unpack_learned(pack_learned(learned))
+    assert [(a == b).all() for a, b in zip(again, learned, strict=True)] == [True] * len(learned)
+    line.feed([click("more", "tent", T0 + 99)])
+    assert again.events[0] == learned.events[0] - 1  # it is a copy
+
+
+def test_a_partition_without_a_row_has_learned_nothing() -> None:
+    assert unpack_learned(None).events[0] == 0
+
+
+def test_what_a_newer_worker_learned_is_refused() -> None:
+    row = pack_learned(unpack_learned(None))
+    with pytest.raises(StateError, match="upgrade the worker"):
+        unpack_learned(bytes([row[0] + 1]) + row[1:])

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 from streamer.engine.engine import Engine
 from streamer.engine.partition import Partition
 from streamer.engine.store import USER
-from streamer.pipeline import gate, rows
+from streamer.pipeline import publish, rows
 from streamer.pipeline.layout import N_SEEN
-from streamer.pipeline.top_interests import top_interests
 from streamer.serving.view import FoundUser, FoundUsers, NotReady, Survey
 
 SLOTS: Final = 65_536  # of the cache looked at in one turn: 0.2 ms
@@ -94,12 +93,15 @@ async def survey(engine: Engine, users: int, tags: int) -> Survey:
 
 def _interests(engine: Engine, slots: NDArray[np.int64]) -> Entries:
     """All that these users are interested in."""
-    shared, users = engine.shared, engine.shared.cache.users
-    assessed = gate.assess(users, slots, shared.catalogue, shared.policy.thresholds)
-    top = top_interests(users, slots, assessed, shared.catalogue, shared.policy.scales)
-    share = top.numbers[:, :, 1]
-    user, rank = np.nonzero(share >= shared.policy.thresholds.enter)
-    return Entries(user, top.tag[user, rank], share[user, rank])
+    parts = [Entries(np.zeros(0, np.int64), np.zeros(0, np.uint64), np.zeros(0))]
+    for number, partition in engine.partitions.items():
+        mine = np.flatnonzero(engine.shared.cache.partition_of[slots] == number)
+        assessed = publish.assess(partition.world, slots[mine])
+        top = publish.interests(partition.world, slots[mine], assessed)
+        share = top.numbers[:, :, 1]
+        user, rank = np.nonzero(share >= engine.shared.policy.thresholds.enter)
+        parts.append(Entries(mine[user], top.tag[user, rank], share[user, rank]))
+    return Entries(*(np.concatenate(column) for column in zip(*parts, strict=True)))
 
 
 def _strongest(engine: Engine, ids: list[str], parts: list[Entries], most: int) -> Survey:

@@ -19,18 +19,21 @@ from streamer.engine.held import Held
 from streamer.engine.position import CATALOGUE, LAYOUT, SIGNALS, USER_EVENTS, Effects, Position, Take
 from streamer.engine.ranking import PartitionMix
 from streamer.engine.shared import Shared
-from streamer.engine.store import ITEM, POSITION, USER, Row, Store
+from streamer.engine.store import ITEM, LEARNED, POSITION, USER, Row, Store
 from streamer.engine.tracing import Traces
 from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
+from streamer.model.tag_mix import new_learned, new_work
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
 from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, PIECE, Candidates, Cut, cut, join, pieces
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
-from streamer.pipeline.fold import DUPLICATE, Columns, Folded, fold
+from streamer.pipeline.fold import APPLIED, DUPLICATE, Columns, Folded, fold
+from streamer.pipeline.layout import TAGS
 from streamer.pipeline.names import Named, item_key, tag_key
 from streamer.pipeline.own_items import OwnItems
 from streamer.pipeline.publish import Names, World
+from streamer.pipeline.rows import pack_learned, unpack_learned
 from streamer.pipeline.storing import ROWS_EVERY_MS
 from streamer.pipeline.turns import at_once
 
@@ -63,7 +66,8 @@ class Partition:
         self._changed: list[NDArray[np.int64]] = []
         self.changed_rows = self.rejected_bytes = 0
         names = Names(self._item_name, self._tag_name)
-        self.world = World(shared.cache.users, shared.space, names, shared.policy)
+        self.world = World(shared.cache.users, shared.space, names, shared.policy, new_learned(), new_work(TAGS))
+        self._learned_stored = 0  # events that were learned from by then
 
     # ---- opening
     def load(self) -> None:
@@ -81,6 +85,8 @@ class Partition:
         if self.mix:
             self.mix.load(self._store)
         self.held.load(self._store)
+        self.world = self.world._replace(learned=unpack_learned(self._store.get(LEARNED)))
+        self._learned_stored = int(self.world.learned.events[0])
 
     def _load_position(self, position: Position) -> None:
         if position.layout > LAYOUT:
@@ -140,8 +146,8 @@ class Partition:
         shared = self.shared
         users, tick = shared.cache.users, shared.cache.tick
         if self.mix is None:
-            return fold(users, batch, order, shared.half_lives_ms, tick)
-        return self.mix.fold(users, batch, order, shared.half_lives_ms, tick, items, shared.now_ms())
+            return fold(users, batch, order, self.world.mind, tick)
+        return self.mix.fold(users, batch, order, self.world.mind, tick, items, shared.now_ms())
 
     def apply_items(self, takes: Iterable[Take]) -> None:
         """Take in catalogue changes that concern items of this partition."""
@@ -185,8 +191,8 @@ class Partition:
     def _send_signals(
         self, events: list[Any], items: NDArray[np.int64], order: NDArray[np.int64], batch: Columns, folded: Folded
     ) -> None:
-        """What the events teach about items, in the order in which they were applied."""
-        applied = order[(folded.outcome != DUPLICATE)[order] & (items != self.shared.catalogue.crowd)[order]]
+        """What the events teach about items, in the order in which they were applied: repeats in excess, nothing."""
+        applied = order[(folded.outcome == APPLIED)[order] & (items != self.shared.catalogue.crowd)[order]]
         own_tags: dict[int, tuple[str, ...]] = {}
         for i in applied.tolist():
             if events[i].tags:
@@ -267,7 +273,8 @@ class Partition:
         position = self._position_to_store()
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
         rows += self.mix.rows() if self.mix else []
-        rows += [*item_rows, *self.named.take().items(), (POSITION, msgspec.msgpack.encode(position))]
+        rows += [*item_rows, *self.named.take().items(), *self._learned_rows()]
+        rows.append((POSITION, msgspec.msgpack.encode(position)))
         rejected, self.rejected, self.rejected_bytes = self.rejected, [], 0
         return Effects(
             rows=rows,
@@ -280,6 +287,14 @@ class Partition:
             slots=slots,
             traces={} if self.traces is None else self.traces.take(each.key for each in result.publications),
         )
+
+    def _learned_rows(self) -> list[Row]:
+        """What was learned of all users, if anything was since the last cut."""
+        learned = self.world.learned
+        if learned.events[0] == self._learned_stored:
+            return []
+        self._learned_stored = int(learned.events[0])
+        return [(LEARNED, pack_learned(learned))]
 
     def _position_to_store(self) -> Position:
         """A copy of the position; in the signals it is where the stored rows of items are."""

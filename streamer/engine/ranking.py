@@ -17,9 +17,10 @@ from streamer.engine.exit import leave
 from streamer.engine.store import MIX, Row, Store
 from streamer.model.experts import NAMES
 from streamer.pipeline import recommend
-from streamer.pipeline.fold import DUPLICATE, Columns, Folded, blank, fold
+from streamer.pipeline.fold import APPLIED, Columns, Folded, blank, fold
 from streamer.pipeline.layout import Users
 from streamer.pipeline.mixer import LEAST_THINNING, Mixer
+from streamer.pipeline.population import Mind
 from streamer.pipeline.publish import World
 from streamer.pipeline.quality import Meter
 from streamer.pipeline.rank import Ranker
@@ -136,7 +137,7 @@ class PartitionMix:
         users: Users,
         batch: Columns,
         order: NDArray[np.int64],
-        half_lives_ms: NDArray[np.float64],
+        mind: Mind,
         tick: int,
         items: NDArray[np.int64],
         now_ms: int,
@@ -148,17 +149,17 @@ class PartitionMix:
             if not self._ranking.is_current:
                 break
             young = self.mixer.is_young
-            fold(users, batch, order[done:place], half_lives_ms, tick, folded)
+            fold(users, batch, order[done:place], mind, tick, folded)
             done = place + 1
             one, start = order[place], time.perf_counter()
             tested = self.mixer.test(users, int(batch.slot[one]), int(items[one]), int(batch.ts[one]))
-            fold(users, batch, order[place:done], half_lives_ms, tick, folded)
-            if tested is not None and folded.outcome[one] != DUPLICATE:
+            fold(users, batch, order[place:done], mind, tick, folded)
+            if tested is not None and folded.outcome[one] == APPLIED:
                 self._ranking.meter.add(self.mixer.learn(tested), tested.history, now_ms)
             self._spent_s += (time.perf_counter() - start) / (YOUNG_FAVOUR if young else 1)
         self._ranking.folded = first + len(order)
         self._keep_within_share(now_ms)
-        return fold(users, batch, order[done:], half_lives_ms, tick, folded)
+        return fold(users, batch, order[done:], mind, tick, folded)
 
     def _keep_within_share(self, now_ms: int) -> None:
         """Thin the sample at once when it has had its share of a second; let it grow when a second took little."""

@@ -4,18 +4,15 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from streamer.engine.cache import UserCache
 from streamer.engine.ranking import Ranking
+from streamer.model.interests import Scales
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.decode import Limits
 from streamer.pipeline.gate import Thresholds
 from streamer.pipeline.layout import Shape
 from streamer.pipeline.publish import Policy
 from streamer.pipeline.space import ItemSpace
-from streamer.pipeline.top_interests import Scales
 from streamer.settings import Settings
 from streamer.upstream import murmur2
 
@@ -34,7 +31,6 @@ class Shared(NamedTuple):
     ranking: Ranking | None  # None: switched off
     limits: Limits
     policy: Policy
-    half_lives_ms: NDArray[np.float64]
     partitions: int
     publish_within_ms: int
     heartbeat_ms: int
@@ -50,7 +46,6 @@ def shared_state(settings: Settings) -> Shared:
         settings.catalogue_items,
     )
     space = ItemSpace(catalogue, settings.recent_items)
-    half_life, recent = float(settings.half_life_ms), float(settings.recent_half_life_ms)
     return Shared(
         cache=UserCache(settings.cache_users, shape),
         catalogue=catalogue,
@@ -62,13 +57,11 @@ def shared_state(settings: Settings) -> Shared:
                 settings.interest_enter,
                 settings.interest_leave,
                 settings.interest_shift,
-                settings.smoothing,
-                half_life,
                 settings.vector_cosine,
             ),
-            Scales(settings.interests, settings.smoothing, half_life, recent),
+            Scales(float(settings.half_life_ms), float(settings.recent_half_life_ms), settings.smoothing),
+            settings.interests,
         ),
-        half_lives_ms=np.array([recent, half_life, half_life]),
         partitions=settings.partitions,
         publish_within_ms=settings.publish_within_ms,
         heartbeat_ms=settings.heartbeat_ms,

@@ -1,8 +1,9 @@
 """The local store: one RocksDB a partition, always equal to a prefix of the partition's changelog. Rows in, rows out.
 
 Keys: `u` + user id, `i` + item id, `d`/`t` + hash (names), and some that no user or item can have: POSITION (where the
-partition stands in its sources), MIX (what it learned about experts), and the local ones, which are in no changelog:
-NEXT (changelog offset after the last row that is in here), ORIGIN (which changelog that is) and HELD.
+partition stands in its sources), MIX and LEARNED (what it learned about experts, and about scales of interests), and
+the local ones, which are in no changelog: NEXT (changelog offset after the last row that is in here), ORIGIN (which
+changelog that is) and HELD.
 """
 
 import fcntl
@@ -25,6 +26,7 @@ log = structlog.get_logger(__name__)
 NEXT: Final = b"\x00next"
 POSITION: Final = b"\x00position"
 MIX: Final = b"\x00mix"
+LEARNED: Final = b"\x00learned"
 ORIGIN: Final = b"\x00origin"  # of which changelog this is a prefix; local only
 HELD: Final = b"\x00held"  # + number of a checkpoint: users whose changes were held back in it; local only
 USER, ITEM = b"u", b"i"

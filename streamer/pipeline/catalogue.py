@@ -2,12 +2,13 @@
 
 One slot an item; arrays grow by doubling. An item that an event names and nobody described yet gets a slot too (its id
 and hash, no tags), so that recent items can be named. `tag_prior` is the population's share of each tag, behind `share`
-and `lift`:
+and `lift`: at the three half-lives of `model.popularity`, and in the catalogue itself.
 
-    P0(t) = (Σ_items popularity·[t ∈ tags] + PRIOR_EVENTS · part of catalogue entries with t) / (Σ + PRIOR_EVENTS)
+    C(t)   = (Σ_items [t ∈ tags] / tags + 1) / (items + number of tags)
+    P_k(t) = (Σ_items popularity_k · [t ∈ tags] / tags + PRIOR_EVENTS · part of entries with t) / (Σ + PRIOR_EVENTS)
 
-It is never taken for less than `prior_floor` = 1 / (Σ + PRIOR_EVENTS): what nobody is known to have counts as if one
-event had it, so that its `lift` says no more than the events behind P0 can tell.
+So every event weighs alike, however many tags its item has, and each sums to 1. `prior_floor` is what one event, or one
+entry, adds: where a tag is compared with the population (`lift`), it is never taken for less.
 
 Made-up ids must not fill the memory: once there are `limit` items, one that nobody lists gets no slot of its own. All
 of these share the slot `crowd`, which has no tags and learns nothing. They count for their users like any other; their
@@ -25,10 +26,12 @@ from streamer.events import Item
 from streamer.model import popularity
 from streamer.model.board import Models
 from streamer.model.factors import initial_vector
+from streamer.model.tag_mix import POPULATION
 from streamer.pipeline.hashing import HashTable, hash_id, lookup
 from streamer.pipeline.item_model import ItemModel
 from streamer.pipeline.item_models import ItemModels
 from streamer.pipeline.json_bytes import Quoted
+from streamer.pipeline.population import Population
 
 TAGS_PER_ITEM: Final = 16  # tags of an item that count; titles of shop items have 3 to 8 words
 PRIOR_EVENTS: Final = 100.0  # how many events the catalogue's own tag frequencies weigh as, before there are any
@@ -75,8 +78,8 @@ class Catalogue:
         self.tag_names: dict[int, str] = {}
         self.tag_table = HashTable()
         self.quoted_tags = Quoted()  # in the order of `tag_table`
-        self.tag_prior = np.zeros(0, np.float64)
-        self.prior_floor = 1 / PRIOR_EVENTS
+        self.tag_prior = np.zeros((0, POPULATION), np.float64)
+        self.prior_floor = np.full(POPULATION, 1 / PRIOR_EVENTS)
         self.has_new_tags = False  # items brought tags that `tag_prior` has not taken in
         self.listed = 0
         self.newest_ts = 0
@@ -182,6 +185,11 @@ class Catalogue:
         slot = self.table.get(item_hash)
         return None if slot < 0 else self.ids[slot]
 
+    @property
+    def population(self) -> Population:
+        """The population's share of each tag, as of the last refresh."""
+        return Population(self.tag_table.keys, self.tag_table.values, self.tag_prior, self.prior_floor)
+
     def tag_use(self) -> TagUse:
         """What `prior_of` is worked out from, as of the newest model: views, which a change may show through."""
         n = len(self)
@@ -231,23 +239,27 @@ class Catalogue:
         self.vectors[slot] = initial_vector(tags, self.hashes[slot], self.vectors.shape[1]) if len(tags) else 0
 
 
-def prior_of(use: TagUse) -> tuple[NDArray[np.float64], float]:
-    """P0 of every tag, and its floor; beside other threads. Cost: one pass over the items."""
-    popular = popularity.at(use.models.popularity, use.models.newest, use.newest_ts)[:, popularity.LONGEST]
+def prior_of(use: TagUse) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The shares of every tag, and their floor; beside other threads. Cost: one pass over the items."""
+    popular = popularity.at(use.models.popularity, use.models.newest, use.newest_ts)
     prior, floor = _tag_prior(use.tags, use.n_tags, popular, use.keys, use.values, use.known_tags)
     return prior, floor
 
 
 @njit(cache=True, nogil=True)
 def _tag_prior(tags, n_tags, popularity, keys, values, n):  # type: ignore[no-untyped-def]
-    events = np.zeros(n)
-    entries = np.zeros(n)
+    events, entries = np.zeros((n, POPULATION - 1)), np.zeros(n)
     for i in range(len(n_tags)):
         for j in range(n_tags[i]):
             t = lookup(keys, values, tags[i, j])
             if 0 <= t < n:  # none that came since
-                events[t] += popularity[i]
-                entries[t] += 1.0
-    entries *= PRIOR_EVENTS / max(entries.sum(), 1.0)
-    behind = events.sum() + PRIOR_EVENTS
-    return (events + entries) / behind, 1 / behind
+                events[t] += popularity[i] / n_tags[i]
+                entries[t] += 1 / n_tags[i]
+    described = entries.sum()
+    catalogued = (entries + 1) / (described + max(n, 1))
+    entries *= PRIOR_EVENTS / max(described, 1.0)
+    behind = events.sum(axis=0) + PRIOR_EVENTS
+    share, floor = np.empty((n, POPULATION)), np.empty(POPULATION)
+    share[:, :-1], share[:, -1] = (events + entries.reshape(-1, 1)) / behind, catalogued
+    floor[:-1], floor[-1] = 1 / behind, 1 / (described + max(n, 1))
+    return share, floor

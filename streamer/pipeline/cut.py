@@ -141,7 +141,7 @@ def _mark_published(
     users: Users, slots: NDArray[np.int64], assessed: gate.Assessed, vectors: NDArray[np.float32]
 ) -> None:
     """What goes out is what later changes are held against."""
-    gate.mark_published(users, slots, assessed.share, assessed.status)
+    gate.mark_published(users, slots, assessed)
     users.head["lost_tag"][slots] = 0
     users.vector[slots] = gate.quantise(vectors)
     users.head["counts"][slots, N_VECTOR] = users.vector.shape[1]

@@ -1,17 +1,17 @@
 """Fold: events in columns change the users' rows. The hot path: one compiled pass over a batch, no Python per event.
 
 An event costs a look through the user's ring of event ids, one entry in the recent items, and one touch per tag (see
-`model.interests`); nothing else of the user's row is read. Events are taken in the order of `order`: the one in which
-Kafka got them.
+`model.interests`); the rest of the user's row is read only for the sample that `model.tag_mix` learns from. Events are
+taken in the order of `order`: the one in which Kafka got them.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamer.model.compiled import leaf
-from streamer.model.interests import add
+from streamer.model.interests import Touch, add
 from streamer.pipeline.layout import (
     CURRENCIES,
     LEVELS,
@@ -24,10 +24,16 @@ from streamer.pipeline.layout import (
     ensure_room,
     place,
 )
+from streamer.pipeline.population import Mind, learn_from
 
-APPLIED, DUPLICATE = 0, 1
+APPLIED, DUPLICATE, EXCESS = 0, 1, 2  # EXCESS: applied, but one too many to teach anything beyond its user's profile
 PURCHASE = 2
 HOUR_MS = 3_600_000
+# What teaches others is bounded, so that a bot owns neither an item nor a tag: of events of a kind on one item within
+# an hour of each other so many count (a look, a second look and a doubt are a person's), and of all events in an hour
+# as many as of a shopper with a long list. In the user's own profile all count, whatever the order of arrival.
+TAUGHT_AN_ITEM: Final = 3
+TAUGHT_AN_HOUR: Final = 100  # 3 % of the lines of Online Retail, a wholesaler, are beyond
 
 
 class Columns(NamedTuple):
@@ -49,7 +55,7 @@ class Columns(NamedTuple):
 class Folded(NamedTuple):
     """What a fold says of each event."""
 
-    outcome: NDArray[np.uint8]  # APPLIED or DUPLICATE
+    outcome: NDArray[np.uint8]  # APPLIED, DUPLICATE or EXCESS
     predecessors: NDArray[np.uint64]  # [n, PREDECESSORS] the user's earlier items, newest first, 0 = none
 
 
@@ -57,18 +63,18 @@ def fold(
     users: Users,
     events: Columns,
     order: NDArray[np.int64],
-    half_lives_ms: NDArray[np.float64],
+    mind: Mind,
     batch: int,
     folded: Folded | None = None,
 ) -> Folded:
     """Apply events to `users` in place.
 
     `order` is a permutation of the events, or a part of one: then `folded` is what came of the parts before, and is
-    added to. `half_lives_ms` f64[3] are those of `model.interests`; `batch` numbers the call, for the cache. Raises
-    nothing: what can be wrong with an event was found before (`pipeline.decode`).
+    added to. `mind` learns from a sample of the events. `batch` numbers the call, for the cache. Raises nothing: what
+    can be wrong with an event was found before (`pipeline.decode`).
     """
     folded = folded or blank(len(events.slot))
-    _fold(users, events, order, half_lives_ms, batch, folded.outcome, folded.predecessors)
+    _fold(users, events, order, mind, batch, folded.outcome, folded.predecessors)
     return folded
 
 
@@ -78,7 +84,7 @@ def blank(events: int) -> Folded:
 
 
 @leaf
-def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  # type: ignore[no-untyped-def]
+def _fold(users, events, order, mind, batch, outcome, predecessors):  # type: ignore[no-untyped-def]
     most = users.room[LEVELS - 1]
     for i in order:
         s = events.slot[i]
@@ -103,7 +109,19 @@ def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  #
         recent = place(users, s, N_RECENT)
         recents = users.recents[recent : recent + users.room[users.level[s], N_RECENT]]
         _remember_predecessors(recents, counts[N_RECENT], predecessors[i])
-        _add_recent(recents, counts, events.item[i], (events.ts[i] << 8) | events.kind[i])
+        time = (events.ts[i] << 8) | events.kind[i]
+        repeats = _repeats(recents[: counts[N_RECENT]], events.item[i], time)
+        own = events.tags[events.tag_at[i] : events.tag_at[i + 1]]
+        if _count_hour(head, events.ts[i]) <= TAUGHT_AN_HOUR and repeats < TAUGHT_AN_ITEM:
+            outcome[i] = APPLIED
+            mine = users.tags[users.block[s] : users.block[s] + counts[N_TAGS]]
+            learn_from(mind, events.event[i], head, mine, own, events.ts[i])
+        else:
+            outcome[i] = EXCESS
+        newer = _add_recent(recents, counts, events.item[i], time)
+        head.clock += newer == 0
+        amount = events.weight[i]
+        touch = Touch(events.ts[i], np.int64(head.clock) - newer, amount, amount / max(len(own), 1))
         _count(head, events.ts[i])
         if events.kind[i] == PURCHASE:
             head.purchases += 1
@@ -112,8 +130,8 @@ def _fold(users, events, order, half_lives_ms, batch, outcome, predecessors):  #
         else:
             head.clicks += 1
         tags = users.tags[users.block[s] : users.block[s] + users.room[users.level[s], N_TAGS]]
-        for t in range(events.tag_at[i], events.tag_at[i + 1]):
-            n, lost = add(tags, np.int64(counts[N_TAGS]), events.tags[t], events.ts[i], events.weight[i], half_lives_ms)
+        for tag in own:
+            n, lost = add(tags, np.int64(counts[N_TAGS]), tag, touch, mind.scales)
             counts[N_TAGS] = n
             if lost != 0:
                 head.lost_tag = lost
@@ -155,6 +173,17 @@ def _count(head, ts):  # type: ignore[no-untyped-def]
 
 
 @leaf
+def _count_hour(head, ts):  # type: ignore[no-untyped-def]
+    """How many events there were since the newest hour began, with this one."""
+    hour = ts // HOUR_MS
+    if hour > head.hour:
+        head.hour = hour
+        head.in_hour = 0
+    head.in_hour += 1
+    return head.in_hour
+
+
+@leaf
 def _spend(spends, counts, currency, micros):  # type: ignore[no-untyped-def]
     n = np.int64(counts[N_SPEND])
     for j in range(n):
@@ -169,15 +198,30 @@ def _spend(spends, counts, currency, micros):  # type: ignore[no-untyped-def]
 
 
 @leaf
+def _repeats(recents, item, time):  # type: ignore[no-untyped-def]
+    """How many recent events of the same kind were on the same item within an hour of this one."""
+    n = 0
+    for k in range(len(recents)):
+        apart = (recents[k].time >> 8) - (time >> 8)
+        if apart <= -HOUR_MS:
+            break
+        n += recents[k].item == item and (recents[k].time ^ time) & 255 == 0 and apart < HOUR_MS
+    return n
+
+
+@leaf
 def _add_recent(recents, counts, item, time):  # type: ignore[no-untyped-def]
-    """Insert by time, newest first; among equal times by kind, a topic each, so that it never matters which topic was
-    read first; among equal kinds the later arrival is the newer."""
+    """Insert by time, newest first; returns how many are newer.
+
+    Among equal times by kind, a topic each, so that it never matters which topic was read first; among equal kinds the
+    later arrival is the newer.
+    """
     n = int(counts[N_RECENT])
     j = 0
     while j < n and recents[j].time > time:
         j += 1
     if j == len(recents):
-        return
+        return j
     n = min(n + 1, len(recents))
     for k in range(n - 1, j, -1):
         recents[k].item = recents[k - 1].item
@@ -185,3 +229,4 @@ def _add_recent(recents, counts, item, time):  # type: ignore[no-untyped-def]
     recents[j].item = item
     recents[j].time = time
     counts[N_RECENT] = n
+    return j

@@ -1,6 +1,7 @@
 """The gate: did a profile change enough to be worth a message? One compiled pass over the changed users.
 
-A tag's share of a user's interests is held against the share that was last published:
+A tag's share (how likely it is to be that of the user's next event: `model.tag_mix`) is held against the share that was
+last published:
 
     in_before = published > 0            (a share under the threshold is stored with its sign turned)
     in_now    = share ≥ enter, or in_before and share ≥ leave
@@ -17,10 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.model.compiled import leaf
-from streamer.model.interests import MAIN, shares
-from streamer.pipeline.catalogue import Catalogue
-from streamer.pipeline.hashing import lookup
-from streamer.pipeline.layout import N_TAGS, N_VECTOR, TAGS, Users
+from streamer.model.tag_mix import LONGEST, chance, look_at, recent_share
+from streamer.pipeline.layout import N_TAGS, N_VECTOR, Users
+from streamer.pipeline.population import Mind, shares_of
 
 # Why a profile is published: bits of `Assessed.reasons`.
 FIRST, INTERESTS, VECTOR = 1, 2, 4
@@ -36,33 +36,43 @@ class Thresholds(NamedTuple):
     enter: float
     leave: float
     shift: float
-    smoothing: float
-    half_life_ms: float
     cosine: float
 
 
 class Assessed(NamedTuple):
-    """The verdict on each user."""
+    """The verdict on each user. Tags stand end to end, as in the users' rows: user i has `at[i] : at[i + 1]`."""
 
-    share: NDArray[np.float64]  # [n, TAGS]
-    prior: NDArray[np.float64]  # [n, TAGS] the population's share of the same tag, at least `prior_floor`
-    status: NDArray[np.uint8]  # [n, TAGS]
+    at: NDArray[np.int64]  # [n + 1]
+    share: NDArray[np.float64]
+    recent: NDArray[np.float64]  # the share if of the user's scales only the shortest time counted
+    prior: NDArray[np.float64]  # the population's share of the same tag, not less than of one event
+    status: NDArray[np.uint8]
     reasons: NDArray[np.uint8]  # [n] bits; 0: nothing material
 
 
-def assess(users: Users, slots: NDArray[np.int64], catalogue: Catalogue, thresholds: Thresholds) -> Assessed:
+def assess(users: Users, slots: NDArray[np.int64], mind: Mind, thresholds: Thresholds) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
-    n = len(slots)
-    prior = np.full((n, TAGS), catalogue.prior_floor)
-    result = Assessed(np.zeros((n, TAGS)), prior, np.zeros((n, TAGS), np.uint8), np.zeros(n, np.uint8))
-    tags = catalogue.tag_table
-    _assess(users, slots, tags.keys, tags.values, catalogue.tag_prior, thresholds, result)
+    at = np.zeros(len(slots) + 1, np.int64)
+    np.cumsum(users.head["counts"][slots, N_TAGS], out=at[1:])
+    share, recent, prior = np.empty((3, at[-1]))
+    result = Assessed(at, share, recent, prior, np.empty(at[-1], np.uint8), np.zeros(len(slots), np.uint8))
+    _assess(users, slots, mind, thresholds, result)
     return result
 
 
 def rows_of(assessed: Assessed, rows: NDArray[np.int64]) -> Assessed:
     """The verdicts on some of the users."""
-    return Assessed(assessed.share[rows], assessed.prior[rows], assessed.status[rows], assessed.reasons[rows])
+    size = np.diff(assessed.at)[rows]
+    at = np.concatenate([[0], np.cumsum(size)]).astype(np.int64)
+    tags = np.arange(at[-1]) + np.repeat(assessed.at[rows] - at[:-1], size)
+    return Assessed(
+        at,
+        assessed.share[tags],
+        assessed.recent[tags],
+        assessed.prior[tags],
+        assessed.status[tags],
+        assessed.reasons[rows],
+    )
 
 
 def vector_is_old(users: Users, slots: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -92,33 +102,24 @@ def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 @leaf
-def _assess(users, slots, tag_keys, tag_values, tag_prior, thresholds, out):  # type: ignore[no-untyped-def]
+def _assess(users, slots, mind, thresholds, out):  # type: ignore[no-untyped-def]
+    work, smoothing = mind.work, mind.scales.smoothing
     for i in range(len(slots)):
         s = slots[i]
-        n = np.int64(users.head[s].counts[N_TAGS])
-        tags = users.tags[users.block[s] : users.block[s] + n]
-        for j in range(n):
-            t = lookup(tag_keys, tag_values, tags[j].tag)
-            if 0 <= t < len(tag_prior):
-                out.prior[i, j] = max(out.prior[i, j], tag_prior[t])
-        now = users.head[s].as_of
-        shares(
-            tags,
-            n,
-            now,
-            MAIN,
-            thresholds.half_life_ms,
-            out.prior[i],
-            thresholds.smoothing,
-            out.share[i],
-        )
-        if users.head[s].version == 0:
+        head, first = users.head[s], out.at[i]
+        tags = users.tags[users.block[s] : users.block[s] + out.at[i + 1] - first]
+        look_at(tags, head.as_of, np.int64(head.clock), head.clicks + head.purchases, mind.scales, mind.learned, work)
+        if head.version == 0:
             out.reasons[i] |= FIRST
-        if users.head[s].lost_tag != 0:
+        if head.lost_tag != 0:
             out.reasons[i] |= INTERESTS
-        for j in range(n):
-            out.status[i, j] = _verdict(out.share[i, j], tags[j].published, thresholds)
-            if out.status[i, j] != SAME:
+        for j in range(len(tags)):
+            shares_of(mind.population, tags[j].tag, work.prior)
+            out.share[first + j] = chance(work, j, smoothing)
+            out.recent[first + j] = recent_share(work, j, smoothing)
+            out.prior[first + j] = max(work.prior[LONGEST], mind.population.floor[LONGEST])
+            out.status[first + j] = _verdict(out.share[first + j], tags[j].published, thresholds)
+            if out.status[first + j] != SAME:
                 out.reasons[i] |= INTERESTS
 
 
@@ -136,13 +137,11 @@ def _verdict(share, published, thresholds):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def mark_published(users, slots, share, status):  # type: ignore[no-untyped-def]
+def mark_published(users, slots, assessed):  # type: ignore[no-untyped-def]
     """Keep the shares that are published now as what later ones are held against."""
     for i in range(len(slots)):
-        s = slots[i]
-        n = np.int64(users.head[s].counts[N_TAGS])
-        tags = users.tags[users.block[s] : users.block[s] + n]
-        for j in range(n):
-            before = tags[j].published > 0
-            now = status[i, j] == ADDED or (before and status[i, j] != DROPPED)
-            tags[j].published = share[i, j] if now else -share[i, j]
+        first, block = assessed.at[i], users.block[slots[i]]
+        for j in range(assessed.at[i + 1] - first):
+            entry, share, status = users.tags[block + j], assessed.share[first + j], assessed.status[first + j]
+            now = status == ADDED or (entry.published > 0 and status != DROPPED)
+            entry.published = share if now else -share

@@ -168,11 +168,13 @@ _NOTHING: Final = [np.array(column) for column in _entries(np.zeros(0, np.int64)
 
 def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, told: NDArray[np.bool_]) -> Entries:
     """The tags whose share moved, of those users of whom that is told; the largest move first."""
-    rows, places = np.nonzero((assessed.status != gate.SAME) & told[:, None])
-    tags = users.tags[users.block[slots[rows]] + places]
+    of_tag = np.repeat(np.arange(len(slots)), np.diff(assessed.at))
+    moved = np.flatnonzero((assessed.status != gate.SAME) & told[of_tag])
+    rows = of_tag[moved]
+    tags = users.tags[users.block[slots[rows]] + moved - assessed.at[rows]]
     before = np.maximum(tags["published"], 0).astype(np.float64).round(_PLACES)
-    after = assessed.share[rows, places].round(_PLACES)
-    what = _WHAT_OF[assessed.status[rows, places]]
+    after = assessed.share[moved].round(_PLACES)
+    what = _WHAT_OF[assessed.status[moved]]
     return rows, -abs(after - before), what, tags["tag"], before, after
 
 

@@ -7,12 +7,15 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from streamer.model.interests import Scales
+from streamer.model.tag_mix import Learned, Work
 from streamer.pipeline import gate, profile_json
 from streamer.pipeline.gate import Assessed, Thresholds
 from streamer.pipeline.layout import Users, recent_items
+from streamer.pipeline.population import Mind
 from streamer.pipeline.profile_json import Book, Telling, Written, moves
 from streamer.pipeline.space import ItemSpace
-from streamer.pipeline.top_interests import Scales, top_interests
+from streamer.pipeline.top_interests import TopInterests, top_interests
 from streamer.profile import Profile
 
 _decode = msgspec.json.Decoder(Profile).decode
@@ -26,10 +29,11 @@ class Names(NamedTuple):
 
 
 class Policy(NamedTuple):
-    """When profiles are published, and how they are read."""
+    """When profiles are published, how interests fade, and how many are shown; see the settings of the same names."""
 
     thresholds: Thresholds
     scales: Scales
+    interests: int
 
 
 class World(NamedTuple):
@@ -39,11 +43,25 @@ class World(NamedTuple):
     space: ItemSpace
     names: Names
     policy: Policy
+    learned: Learned
+    work: Work
+
+    @property
+    def mind(self) -> Mind:
+        """What shares depend on beside the users."""
+        return Mind(self.space.catalogue.population, self.policy.scales, self.learned, self.work)
 
 
 def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
-    return gate.assess(world.users, slots, world.space.catalogue, world.policy.thresholds)
+    return gate.assess(world.users, slots, world.mind, world.policy.thresholds)
+
+
+def interests(world: World, slots: NDArray[np.int64], assessed: Assessed) -> TopInterests:
+    """The strongest interests of users. Changes nothing."""
+    policy = world.policy
+    catalogue = world.space.catalogue
+    return top_interests(world.users, slots, assessed, catalogue, policy.scales.half_life_ms, policy.interests)
 
 
 def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
@@ -71,7 +89,7 @@ def write(
     return profile_json.write(
         users,
         slots,
-        top_interests(users, slots, assessed, catalogue, world.policy.scales),
+        interests(world, slots, assessed),
         moves(users, slots, assessed, telling),
         telling,
         vectors,

@@ -1,13 +1,16 @@
-"""Rows: how users are stored, in RocksDB and in the changelog. Little-endian, layout 2:
+"""Rows: how users are stored, in RocksDB and in the changelog. Little-endian, layout 3:
 
     u8 layout | u8 flags (bit 0: a change is held) | HEAD | tags | recent items | event ids | spend | vector | cause
 
 Of every list only the used part stands in a row; HEAD's `counts` say how much. `cause` is the event_id behind a change
 that is not published yet. An example: a user with 2 tags, 3 recent items, 3 event ids, no spending and no vector takes
-2 + 168 + 2·32 + 3·16 + 3·8 = 306 bytes; one with 30 tags and full lists 2.3 KB; a full one 4.5 KB.
+2 + 176 + 2·48 + 3·16 + 3·8 = 346 bytes; one with 30 tags and full lists 2.8 KB; a full one 13.8 KB.
 
 Widths are settings, and may change between two starts: of recent items and event ids the newest are kept, a vector of
-another width is dropped. Rows of layout 1 are read, and written anew in layout 2 with the user's next change.
+another width is dropped. Rows of layouts 1 and 2 are read, and written anew in layout 3 with the user's next change:
+their tags know no events by number, and of the time since ever what MAIN does.
+
+What a partition learned of all its users (`model.tag_mix`) is a row of its own: `pack_learned`.
 """
 
 from typing import Any, Final
@@ -17,7 +20,9 @@ from numpy.typing import NDArray
 
 from streamer.errors import StateError
 from streamer.model.compiled import leaf
-from streamer.model.interests import TAG
+from streamer.model.interests import EVER, MAIN, TAG
+from streamer.model.interests import RECENT as RECENT_SCALE
+from streamer.model.tag_mix import Learned, new_learned
 from streamer.pipeline.layout import (
     ENTRY_BYTES,
     HEAD,
@@ -36,7 +41,9 @@ from streamer.pipeline.layout import (
     ensure_room,
 )
 
-LAYOUT: Final = 2
+LAYOUT: Final = 3
+LEARNED_LAYOUT: Final = 1
+TAGS_AN_EVENT: Final = 3  # what rows before layout 3 are taken to have had: shop items have 2 to 4 on average
 HELD: Final = 1  # flag: the row has a change that is not published yet
 _HEAD_AT: Final = 2  # behind layout and flags
 _HEAD_BYTES: Final = HEAD.itemsize
@@ -61,7 +68,7 @@ def unpack(users: Users, slots: NDArray[np.int64], rows: list[bytes]) -> list[by
     for row in rows:
         if row[0] > LAYOUT:
             raise StateError(f"state layout {row[0]} is newer than this worker's {LAYOUT}: upgrade the worker")
-    rows = [row if row[0] == LAYOUT else _from_layout_1(row) for row in rows]
+    rows = [row if row[0] == LAYOUT else _upgraded(row) for row in rows]
     raw, at = ragged(rows)
     tail_at = np.zeros(len(rows), np.int64)
     _unpack(users, slots, *_bytes(users), raw, at, tail_at)
@@ -177,21 +184,61 @@ def _word(raw, at):  # type: ignore[no-untyped-def]
     return word
 
 
-def _from_layout_1(row: bytes) -> bytes:
-    """A row of layout 1, whose lists stood field by field, in layout 2."""
-    head = np.frombuffer(row, HEAD, 1, _HEAD_AT)[0]
-    n = head["counts"].tolist()
-    fields = _Fields(row, _HEAD_AT + _HEAD_BYTES)
-    tags, recents, spends = np.zeros(n[N_TAGS], TAG), np.zeros(n[N_RECENT], RECENT), np.zeros(n[N_SPEND], SPEND)
+def pack_learned(learned: Learned) -> bytes:
+    """The row of what a partition learned: u8 layout, and the numbers of `Learned` in their order."""
+    return bytes([LEARNED_LAYOUT]) + b"".join(np.ascontiguousarray(numbers).tobytes() for numbers in learned)
+
+
+def unpack_learned(row: bytes | None) -> Learned:
+    """What a partition learned; nothing where it has no row. Raises StateError for a newer layout."""
+    learned = new_learned()
+    if row is None:
+        return learned
+    if row[0] > LEARNED_LAYOUT:
+        raise StateError(f"state layout {row[0]} is newer than this worker's {LEARNED_LAYOUT}: upgrade the worker")
+    fields = _Fields(row, 1)
+    return Learned(*(fields.take(field.dtype, field.size).reshape(field.shape).copy() for field in learned))
+
+
+# HEAD up to layout 2: as far as `counts` as now, then `seen_next` with padding before it, and nothing more.
+_OLD_HEAD_BYTES, _OLD_SEEN_NEXT = 168, 164
+_OLD_TAG: Final = np.dtype([("tag", "<u8"), ("ts", "<i8"), ("weight", "<f4", (3,)), ("published", "<f4")])
+
+
+def _upgraded(row: bytes) -> bytes:
+    """A row of an older layout in this one. Layout 1 had its lists field by field."""
+    n = np.frombuffer(row, "<u2", LISTS + 1, _HEAD_AT + _OFFSETS["counts"]).tolist()
+    fields = _Fields(row, _HEAD_AT + _OLD_HEAD_BYTES)
+    lists = (_layout_1 if row[0] == 1 else _layout_2)(fields, n)
+    start, at = row[1 : _HEAD_AT + _OFFSETS["seen_next"]], _HEAD_AT + _OLD_SEEN_NEXT
+    head_end = row[at : at + 2] + bytes(_HEAD_BYTES - _OFFSETS["seen_next"] - 2)
+    return b"".join((bytes([LAYOUT]), start, head_end, *(each.tobytes() for each in lists), row[fields.at :]))
+
+
+def _layout_2(fields: "_Fields", n: list[int]) -> tuple[NDArray[Any], ...]:
+    tags = _new_tags(fields.take(_OLD_TAG, n[N_TAGS]))
+    return tags, fields.take(RECENT, n[N_RECENT]), fields.take(SEEN, n[N_SEEN]), fields.take(SPEND, n[N_SPEND])
+
+
+def _layout_1(fields: "_Fields", n: list[int]) -> tuple[NDArray[Any], ...]:
+    tags, recents, spends = np.zeros(n[N_TAGS], _OLD_TAG), np.zeros(n[N_RECENT], RECENT), np.zeros(n[N_SPEND], SPEND)
     tags["tag"] = fields.take("<u8", len(tags))
     tags["weight"] = fields.take("<f4", 4 * len(tags)).reshape(-1, 4)[:, :3]  # the fourth never faded, and told nothing
     tags["ts"], tags["published"] = fields.take("<i8", len(tags)), fields.take("<f4", len(tags))
     recents["item"], recents["time"] = fields.take("<u8", len(recents)), fields.take("<i8", len(recents))
     seen = fields.take(SEEN, n[N_SEEN])
     spends["currency"], spends["micros"] = fields.take("<u4", len(spends)), fields.take("<f8", len(spends))
-    start = row[: _HEAD_AT + _HEAD_BYTES]
-    lists = (each.tobytes() for each in (tags, recents, seen, spends))
-    return b"".join((bytes([LAYOUT]), start[1:], *lists, row[fields.at :]))
+    return _new_tags(tags), recents, seen, spends
+
+
+def _new_tags(old: NDArray[np.void]) -> NDArray[np.void]:
+    tags = np.zeros(len(old), TAG)
+    for name in ("tag", "ts", "published"):
+        tags[name] = old[name]
+    tags["weight"][:, :3] = old["weight"]
+    tags["weight"][:, RECENT_SCALE] /= TAGS_AN_EVENT
+    tags["weight"][:, EVER] = tags["weight"][:, MAIN] / TAGS_AN_EVENT
+    return tags
 
 
 class _Fields:

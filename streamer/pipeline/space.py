@@ -37,7 +37,7 @@ class Refreshed(NamedTuple):
     gram: NDArray[np.float64]
     whitener: NDArray[np.float64]
     tag_prior: NDArray[np.float64]
-    prior_floor: float
+    prior_floor: NDArray[np.float64]
 
 
 class ItemSpace:

@@ -7,22 +7,13 @@ from numba import njit
 from numpy.typing import NDArray
 
 from streamer.model.compiled import leaf
-from streamer.model.interests import EVENTS, MAIN, RECENT, shares
+from streamer.model.interests import EVENTS, MAIN, fade
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.gate import Assessed
 from streamer.pipeline.hashing import lookup
-from streamer.pipeline.layout import N_RECENT, N_TAGS, TAGS, Users, place
+from streamer.pipeline.layout import N_RECENT, Users, place
 
 BECAUSE: Final = 3  # items named behind an interest: enough for a sentence
-
-
-class Scales(NamedTuple):
-    """How profiles are read off rows; see the settings of the same names."""
-
-    interests: int
-    smoothing: float
-    half_life_ms: float
-    recent_half_life_ms: float
 
 
 class TopInterests(NamedTuple):
@@ -35,30 +26,27 @@ class TopInterests(NamedTuple):
 
 
 def top_interests(
-    users: Users, slots: NDArray[np.int64], assessed: Assessed, catalogue: Catalogue, scales: Scales
+    users: Users, slots: NDArray[np.int64], assessed: Assessed, catalogue: Catalogue, half_life_ms: float, most: int
 ) -> TopInterests:
-    """The first `scales.interests` of each user. Changes nothing."""
-    n, k, items = len(slots), scales.interests, catalogue.table
+    """The first `most` interests of each user; weights fade with the half-life. Changes nothing."""
+    n, items = len(slots), catalogue.table
     out = TopInterests(
-        tag=np.zeros((n, k), np.uint64),
-        last_ts=np.zeros((n, k), np.int64),
-        numbers=np.zeros((n, k, 5)),
-        because=np.full((n, k, BECAUSE), -1),
+        tag=np.zeros((n, most), np.uint64),
+        last_ts=np.zeros((n, most), np.int64),
+        numbers=np.zeros((n, most, 5)),
+        because=np.full((n, most, BECAUSE), -1),
     )
-    lives = (scales.half_life_ms, scales.recent_half_life_ms, scales.smoothing)
-    _read(users, slots, assessed, lives, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
+    _read(users, slots, assessed, half_life_ms, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
     return out
 
 
 @njit(cache=True)
-def _read(users, slots, assessed, lives, item_keys, item_values, item_tags, n_item_tags, out):  # type: ignore[no-untyped-def]
-    order, recent = np.empty(TAGS, np.int64), np.empty(TAGS)
+def _read(users, slots, assessed, half_life_ms, item_keys, item_values, item_tags, n_item_tags, out):  # type: ignore[no-untyped-def]
+    order = np.empty(out.tag.shape[1], np.int64)
     for i in range(len(slots)):
         s = slots[i]
-        n = np.int64(users.head[s].counts[N_TAGS])
-        tags = users.tags[users.block[s] : users.block[s] + n]
-        _strongest_first(assessed.share[i], n, order)
-        _read_numbers(tags, users.head[s].as_of, lives, assessed.share[i], assessed.prior[i], order, recent, out, i)
+        shown = _strongest_first(assessed.share[assessed.at[i] : assessed.at[i + 1]], order)
+        _read_numbers(users, s, half_life_ms, assessed, order[:shown], out, i)
         first, n = place(users, s, N_RECENT), np.int64(users.head[s].counts[N_RECENT])
         _find_because(
             users.recents[first : first + n], item_keys, item_values, item_tags, n_item_tags, out.tag[i], out.because[i]
@@ -66,30 +54,36 @@ def _read(users, slots, assessed, lives, item_keys, item_values, item_tags, n_it
 
 
 @leaf
-def _strongest_first(share, n, order):  # type: ignore[no-untyped-def]
-    """Places by falling share; of equals the earlier place first. Insertion: the lists are short and nearly sorted."""
-    for j in range(n):
-        k = j
+def _strongest_first(share, order):  # type: ignore[no-untyped-def]
+    """Places by falling share into `order`, as many as fit; of equals the earlier place first. Returns how many."""
+    n = 0
+    for j in range(len(share)):
+        k = n
         while k > 0 and share[order[k - 1]] < share[j]:
-            order[k] = order[k - 1]
             k -= 1
+        if k == len(order):
+            continue
+        n = min(n + 1, len(order))
+        for later in range(n - 1, k, -1):
+            order[later] = order[later - 1]
         order[k] = j
+    return n
 
 
 @leaf
-def _read_numbers(tags, now, lives, share, prior, order, recent, out, i):  # type: ignore[no-untyped-def]
-    half_life, recent_half_life, smoothing = lives
-    shares(tags, len(tags), now, RECENT, recent_half_life, prior, smoothing, recent)
-    for r in range(min(len(tags), out.tag.shape[1])):
+def _read_numbers(users, s, half_life_ms, assessed, order, out, i):  # type: ignore[no-untyped-def]
+    now, first = users.head[s].as_of, assessed.at[i]
+    for r in range(len(order)):
         j = order[r]
-        fade = 2.0 ** (-(now - tags[j].ts) / half_life)
-        out.tag[i, r] = tags[j].tag
-        out.last_ts[i, r] = tags[j].ts
-        out.numbers[i, r, 0] = tags[j].weight[MAIN] * fade
-        out.numbers[i, r, 1] = share[j]
-        out.numbers[i, r, 2] = recent[j]
-        out.numbers[i, r, 3] = share[j] / prior[j]
-        out.numbers[i, r, 4] = tags[j].weight[EVENTS] * fade
+        entry = users.tags[users.block[s] + j]
+        left = fade(now - entry.ts, half_life_ms)
+        out.tag[i, r] = entry.tag
+        out.last_ts[i, r] = entry.ts
+        out.numbers[i, r, 0] = entry.weight[MAIN] * left
+        out.numbers[i, r, 1] = assessed.share[first + j]
+        out.numbers[i, r, 2] = assessed.recent[first + j]
+        out.numbers[i, r, 3] = assessed.share[first + j] / assessed.prior[first + j]
+        out.numbers[i, r, 4] = entry.weight[EVENTS] * left
 
 
 @leaf

@@ -1,20 +1,22 @@
-"""Interests under test: how well a profile says which tags the user's next event has.
+"""Interests under test: how well a profile says which tags the user's next event has, whether or not the user had its
+item before; `new_items` are those where not.
 
-Held against the population's shares, and against plain counts over the user's life that are smoothed alike.
+Held against the population's shares, and against plain counts over the user's life, mixed with the population's shares
+by weights that are learned alike.
 """
 
-from collections import Counter
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.model.interests import MAIN, shares
+from streamer.model.tag_mix import BUCKETS, EXPERTS, LONGEST, OWN, PRIOR, WINDOW, bucket, look_at
 from streamer.pipeline.hashing import lookup_all
 from streamer.pipeline.layout import tags_of
 from streamer.pipeline.publish import World
 
 FIRST: Final = 5
+Chances = NDArray[np.float64]  # [tags] P(t)
 IMPOSSIBLE: Final = 1e-12  # what a likelihood of 0 counts as
 
 
@@ -39,27 +41,78 @@ class Tally:
         return {"nll": self._nll / n, "hr@5": self._hits / n}
 
 
+class Lifetime:
+    """Counts over each user's life and the population's shares, weighed by what they told before."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, dict[int, float]] = {}
+        self._credit = np.full((BUCKETS, 2), PRIOR / 2)  # [of the user, of the population]
+
+    def chances(self, user_id: str, history: int, prior: NDArray[np.float64], tags: NDArray[np.int64]) -> Chances:
+        """P(t) of all tags; and learn from the `tags` that came."""
+        own = np.zeros(len(prior))
+        for place, count in self._counts.get(user_id, {}).items():
+            if place < len(own):
+                own[place] = count
+        credit = self._credit[bucket(history)]
+        weighed = np.outer(credit / credit.sum(), np.ones(len(own))) * [own / max(own.sum(), 1), prior]
+        credit += (weighed[:, tags] / np.maximum(weighed[:, tags].sum(axis=0), IMPOSSIBLE)).mean(axis=1)
+        if credit.sum() > WINDOW:
+            credit /= 2
+        return np.asarray(weighed.sum(axis=0))
+
+    def learn(self, user_id: str, tags: NDArray[np.int64]) -> None:
+        """The event happened."""
+        counts = self._counts.setdefault(user_id, {})
+        for tag in tags.tolist():
+            counts[tag] = counts.get(tag, 0.0) + 1 / len(tags)
+
+
 class InterestTest:
     """Interests as profiles show them, and the two that they have to beat."""
 
     def __init__(self) -> None:
-        self.interests, self.population, self.lifetime = Tally(), Tally(), Tally()
-        self._counts: dict[str, Counter[int]] = {}
+        self.all, self.new_items = Comparison(), Comparison()
+        self._lifetime = Lifetime()
 
-    def test(self, world: World, slot: int, user_id: str, item: int, now_ms: int) -> None:
-        """Before a user's event on an item (both in slots) at a time."""
-        prior = np.maximum(world.space.catalogue.tag_prior, world.space.catalogue.prior_floor)
-        prior = prior / prior.sum() if len(prior) else prior
+    def test(self, world: World, slot: int, user_id: str, item: int, now_ms: int, *, is_new: bool) -> None:
+        """Before a user's event on an item (both in slots) at a time; `is_new` if the user never had the item."""
+        population = world.space.catalogue.population
+        prior = population.share
         tags = _tags(world, item)
         tags = tags[tags < len(prior)]  # others are newer than the population's shares
-        if len(tags):
-            self.population.add(prior, tags)
-            self.interests.add(_as_shown(world, slot, now_ms, prior), tags)
-            self.lifetime.add(_counted(self._counts.get(user_id, Counter()), prior, _smoothing(world)), tags)
+        if not len(tags):
+            return
+        head = world.users.head[slot]
+        history = int(head["clicks"]) + int(head["purchases"])
+        longest = prior[:, LONGEST]
+        found = (
+            _as_shown(world, slot, history, now_ms, prior),
+            longest,
+            self._lifetime.chances(user_id, history, longest, tags),
+        )
+        for comparison in (self.all, self.new_items) if is_new else (self.all,):
+            comparison.add(found, tags)
 
     def learn(self, world: World, user_id: str, item: int) -> None:
         """The event happened."""
-        self._counts.setdefault(user_id, Counter()).update(_tags(world, item).tolist())
+        self._lifetime.learn(user_id, _tags(world, item))
+
+    def figures(self) -> dict[str, object]:
+        """By name."""
+        return {**self.all.figures(), "new_items": self.new_items.figures()}
+
+
+class Comparison:
+    """Interests, the population and lifetime counts over the same events."""
+
+    def __init__(self) -> None:
+        self.interests, self.population, self.lifetime = Tally(), Tally(), Tally()
+
+    def add(self, found: tuple[Chances, Chances, Chances], tags: NDArray[np.int64]) -> None:
+        """P(t) of all tags by each, and those that came."""
+        for tally, chances in zip((self.interests, self.population, self.lifetime), found, strict=True):
+            tally.add(chances, tags)
 
     def figures(self) -> dict[str, object]:
         """By name."""
@@ -68,10 +121,6 @@ class InterestTest:
             "global": self.population.figures(),
             "lifetime": self.lifetime.figures(),
         }
-
-
-def _smoothing(world: World) -> float:
-    return world.policy.scales.smoothing
 
 
 def _tags(world: World, item: int) -> NDArray[np.int64]:
@@ -86,23 +135,13 @@ def _places(world: World, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
     return places.astype(np.int64)
 
 
-def _as_shown(world: World, slot: int, now_ms: int, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-    """P(t) of all tags as the profile has it; tags that it does not track share what is left by the population's."""
-    tags = tags_of(world.users, slot)
+def _as_shown(world: World, slot: int, history: int, now_ms: int, prior: NDArray[np.float64]) -> Chances:
+    """P(t) of all tags as the profile has it; what the user does not have goes by the population's shares."""
+    mind, head, tags = world.mind, world.users.head[slot], tags_of(world.users, slot)
+    look_at(tags, now_ms, int(head["clock"]), history, mind.scales, mind.learned, mind.work)
+    own, shared = mind.work.factor[:OWN], mind.work.factor[OWN:EXPERTS]
+    chances: Chances = prior @ shared + own.sum() * mind.scales.smoothing * prior[:, LONGEST]
     places = _places(world, tags["tag"])
     known = (places >= 0) & (places < len(prior))
-    own, out = np.where(known, prior[np.where(known, places, 0)], 0.0), np.zeros(len(tags))
-    smoothing = _smoothing(world)
-    total = shares(tags, len(tags), now_ms, MAIN, world.policy.scales.half_life_ms, own, smoothing, out)
-    likelihood = prior * (smoothing / (total + smoothing))
-    likelihood[places[known]] = out[known]
-    return np.asarray(likelihood)
-
-
-def _counted(counts: Counter[int], prior: NDArray[np.float64], smoothing: float) -> NDArray[np.float64]:
-    """P(t) of all tags by counts over the user's life."""
-    likelihood = smoothing * prior
-    for place, count in counts.items():
-        if 0 <= place < len(prior):
-            likelihood[place] += count
-    return np.asarray(likelihood / likelihood.sum())
+    chances[places[known]] += (mind.work.faded[: len(tags)] @ own)[known]
+    return chances

@@ -116,9 +116,12 @@ class Evaluation:
         slot = worker.shared.cache.find(worker.partition.number, event.user_id.encode())
         item = worker.shared.catalogue.see(event.item_id)
         taken = {} if self._options.repeats else self._taken.get(event.user_id, {})
-        if slot is None or event.item_id in taken:
+        if slot is None:
             return
-        self.interests.test(worker.partition.world, slot, event.user_id, item, event.ts)
+        is_new = event.item_id not in self._taken.get(event.user_id, {})
+        self.interests.test(worker.partition.world, slot, event.user_id, item, event.ts, is_new=is_new)
+        if event.item_id in taken:
+            return
         reference = self._reference.test(event.user_id, event.item_id, repeats=self._options.repeats)
         for name, tally in self.references.items():
             tally.add(UNRANKED if reference is None else reference[name])
