@@ -3,7 +3,6 @@
 import math
 from itertools import pairwise
 
-import msgspec
 import numpy as np
 import pytest
 
@@ -155,14 +154,13 @@ def test_experts_of_a_stored_mix_go_by_their_names() -> None:
     tests.mixer.learn(tested)
     row = mixer_._decode(tests.mixer.take() or b"")
     weights = np.frombuffer(row.weights).reshape(-1, len(NAMES))
-    lower = np.frombuffer(row.information).reshape(-1, len(NAMES), len(NAMES))
-    whole = lower + np.tril(lower, -1).transpose(0, 2, 1)
+    squares = np.frombuffer(row.squares).reshape(-1, len(NAMES))
     kept = [m for m in range(len(NAMES)) if m != 1]
     older = mixer_.MixRow(
         row.layout,
         tuple(NAMES[m] for m in reversed(kept)),
         weights[:, list(reversed(kept))].tobytes(),
-        np.tril(whole[:, list(reversed(kept))][:, :, list(reversed(kept))]).tobytes(),
+        squares[:, list(reversed(kept))].tobytes(),
         row.thinning,
     )
     other = Mixer(tests.shop.ranker)
@@ -170,18 +168,7 @@ def test_experts_of_a_stored_mix_go_by_their_names() -> None:
     other.load(mixer_._encode(older))
     assert other.mix.weights[:, kept].tolist() == weights[:, kept].tolist()
     assert other.mix.weights[:, 1].tolist() == fresh.tolist()
-    among = np.ix_(range(len(lower)), kept, kept)
-    assert other.mix.information[among].tolist() == lower[among].tolist()
-
-
-def test_a_mix_of_an_older_worker_keeps_its_weights() -> None:
-    tests = Tried()
-    weights = tests.mixer.mix.weights + 0.25
-    older = msgspec.msgpack.encode((1, NAMES, weights.tobytes(), weights.tobytes(), 4))
-    tests.mixer.load(older)
-    assert tests.mixer.mix.weights.tolist() == weights.tolist()
-    assert tests.mixer.mix.information.tolist() == mixer_.new_mix().information.tolist()
-    assert not tests.mixer.is_young
+    assert other.mix.squares[:, kept].tolist() == squares[:, kept].tolist()
 
 
 def test_a_mix_of_a_newer_worker_is_refused() -> None:

@@ -23,7 +23,7 @@ from streamer.pipeline.layout import Users
 from streamer.pipeline.quality import FIRST, Placed
 from streamer.pipeline.rank import Ranker
 
-LAYOUT: Final = 2
+LAYOUT: Final = 1
 # One event in eight: from every one the mix learns no better that could be measured (`model.mix`).
 LEAST_THINNING: Final = 3
 MOST_THINNING: Final = 20
@@ -46,12 +46,12 @@ START: Final = {
 
 
 class MixRow(msgspec.Struct, frozen=True, array_like=True):
-    """A mix as it is stored; experts go by their names. Layout 1 had other numbers in place of `information`."""
+    """A mix as it is stored. Arrays are little-endian f64[1 + BUCKETS, experts]; experts go by their names."""
 
     layout: int
     experts: tuple[str, ...]
-    weights: bytes  # little-endian f64[1 + BUCKETS, experts]
-    information: bytes  # little-endian f64[1 + BUCKETS, experts, experts]
+    weights: bytes
+    squares: bytes
     thinning: int
     learned: int = YOUNG
 
@@ -146,21 +146,18 @@ class Mixer:
         if not self._changed:
             return None
         self._changed = False
-        weights, information = (column.tobytes() for column in self.mix)
-        return _encode(MixRow(LAYOUT, NAMES, weights, information, self.thinning, self._learned))
+        weights, squares = (column.tobytes() for column in self.mix)
+        return _encode(MixRow(LAYOUT, NAMES, weights, squares, self.thinning, self._learned))
 
     def load(self, row: bytes) -> None:
         """Take over what was stored; an expert that is not in it starts anew. Raises StateError for a newer row."""
         stored = _decode(row)
         if stored.layout > LAYOUT:
             raise StateError(f"mix of layout {stored.layout}, this worker knows {LAYOUT}: upgrade the worker")
-        n, own = len(stored.experts), [m for m, name in enumerate(NAMES) if name in stored.experts]
+        own = [m for m, name in enumerate(NAMES) if name in stored.experts]
         theirs = [stored.experts.index(NAMES[m]) for m in own]
-        self.mix.weights[:, own] = np.frombuffer(stored.weights).reshape(-1, n)[:, theirs]
-        if stored.layout == LAYOUT:
-            information = np.frombuffer(stored.information).reshape(-1, n, n)
-            whole = information + np.tril(information, -1).transpose(0, 2, 1)  # the order may be another
-            self.mix.information[np.ix_(range(len(whole)), own, own)] = np.tril(whole[:, theirs][:, :, theirs])
+        for column, raw in zip(self.mix, (stored.weights, stored.squares), strict=True):
+            column[:, own] = np.frombuffer(raw).reshape(-1, len(stored.experts))[:, theirs]
         self.thinning, self._learned = stored.thinning, stored.learned
 
 
