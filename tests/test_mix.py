@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from streamer.model import mix
-from streamer.model.mix import BUCKETS, OWN_RATE, RATE
+from streamer.model.history import BUCKETS
+from streamer.model.mix import OWN_RATE, RATE
 
 M = 3
 START = np.full((1, M), 0.3)
@@ -63,11 +64,6 @@ def test_learning_is_the_plain_loop(history: list[tuple[int, int, int, int]]) ->
         assert (evidence.tobytes(), SILENCE.tobytes()) == before
     np.testing.assert_allclose(found.weights, plain.weights, atol=1e-6)
     np.testing.assert_allclose(found.squares, plain.squares, atol=1e-6)
-
-
-@pytest.mark.parametrize(("history", "bucket"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 2), (1023, 9), (10**9, 11)])
-def test_buckets_double_in_length(history: int, bucket: int) -> None:
-    assert mix.bucket(history) == bucket
 
 
 def test_the_expert_who_knows_wins_and_the_one_who_misleads_is_silenced() -> None:

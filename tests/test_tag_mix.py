@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from streamer.model.history import BUCKETS, bucket
 from streamer.model.interests import RECENT, SCALES, TAG, Scales
 from streamer.model.tag_mix import (
-    BUCKETS,
     EXPERTS,
     LONGEST,
     OWN,
@@ -18,7 +18,6 @@ from streamer.model.tag_mix import (
     WINDOW,
     Learned,
     Work,
-    bucket,
     chance,
     credit,
     is_learned_from,

@@ -30,7 +30,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-BUCKETS: Final = 12
+from streamer.model.history import BUCKETS, bucket
+
 RATE: Final = 0.2
 OWN_RATE: Final = 0.1
 
@@ -48,16 +49,6 @@ def new_mix(start: NDArray[np.float64]) -> Mix:
     weights[0] = start.mean(axis=0)
     weights[1:] = start[np.minimum(np.arange(BUCKETS), len(start) - 1)] - weights[0]
     return Mix(weights, np.zeros_like(weights))
-
-
-@njit(cache=True)
-def bucket(history):  # type: ignore[no-untyped-def]
-    """The bucket of a user with so many events: floor(log2)."""
-    b = 0
-    while history > 1 and b < BUCKETS - 1:
-        history //= 2
-        b += 1
-    return b
 
 
 @njit(cache=True)

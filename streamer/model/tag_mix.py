@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamer.model.compiled import leaf
+from streamer.model.history import BUCKETS, bucket
 from streamer.model.interests import (
     EVER,
     LONG,
@@ -44,7 +45,6 @@ OWN: Final = 5  # scales of the user: RECENT, MAIN, SHORT, LONG, EVER
 POPULATION: Final = 4  # shares by popularity at three half-lives, and in the catalogue
 LONGEST: Final = 2  # P0 among them
 EXPERTS: Final = OWN + POPULATION
-BUCKETS: Final = 12
 PRIOR: Final = 30.0  # events: a bucket goes by all users until it has about as many; 10 to 100 are alike
 WINDOW: Final = 4000.0  # events; 1,000 to 20,000 are alike
 WARM_UP: Final = 2000
@@ -106,16 +106,6 @@ def _weigh(learned, history, out):  # type: ignore[no-untyped-def]
         sum_everybody += everybody[m]
     for m in range(EXPERTS):
         out[m] = (mine[m] + PRIOR * everybody[m] / sum_everybody) / (sum_mine + PRIOR)
-
-
-@leaf
-def bucket(history):  # type: ignore[no-untyped-def]
-    """The bucket of a user with so many events: floor(log2)."""
-    b = 0
-    while history > 1 and b < BUCKETS - 1:
-        history //= 2
-        b += 1
-    return b
 
 
 @leaf

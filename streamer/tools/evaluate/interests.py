@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.model.tag_mix import BUCKETS, EXPERTS, LONGEST, OWN, PRIOR, WINDOW, bucket, look_at
+from streamer.model.history import BUCKETS, bucket
+from streamer.model.tag_mix import EXPERTS, LONGEST, OWN, PRIOR, WINDOW, look_at
 from streamer.pipeline.hashing import lookup_all
 from streamer.pipeline.layout import tags_of
 from streamer.pipeline.publish import World
