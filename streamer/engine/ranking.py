@@ -3,9 +3,7 @@
 import asyncio
 import logging
 import math
-import sys
 import time
-from itertools import islice
 from typing import Any, Final
 
 import numpy as np
@@ -32,7 +30,7 @@ from streamer.recommendation import Quality, Recommendations, SimilarItems
 SAMPLE_SHARE: Final = 0.01
 YOUNG_FAVOUR: Final = 1 << LEAST_THINNING  # times its share, for a mix that samples as much more often
 SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, while it keeps within its share
-AT_ONCE: Final = 32  # sampled events of a batch: 40 ms, until it is known what they cost here
+AT_ONCE_S: Final = 0.002  # for the sample of a batch, and one event more: others wait for the event loop
 RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
 LINKED_AT_ONCE: Final = 20  # models, in 2 ms: then others have their turn
@@ -43,14 +41,14 @@ class Ranking:
 
     def __init__(self, space: ItemSpace, partitions: int, most_bytes: int) -> None:
         self.space, self.ranker, self.meter = space, Ranker(space, most_bytes), Meter()
-        self._partitions, self.sample_share, self.at_once = partitions, SAMPLE_SHARE / partitions, AT_ONCE
+        self._partitions, self.sample_share, self.at_once_s = partitions, SAMPLE_SHARE / partitions, AT_ONCE_S
         self.mixers: dict[int, Mixer] = {}  # of the partitions that are open
         self.ready = False  # there is a board
         self.folded = self._folded_before = 0  # events, of our partitions; before the board was made
 
     def spare_no_time(self) -> None:
         """From here on the sample goes by the events alone: the same on every machine, in batches of any size."""
-        self.sample_share, self.at_once = math.inf, sys.maxsize
+        self.sample_share = self.at_once_s = math.inf
 
     @property
     def is_current(self) -> bool:
@@ -143,10 +141,10 @@ class PartitionMix:
         now_ms: int,
     ) -> Folded:
         """`pipeline.fold`, with a sample of the events ranked before and learned by the mix after they are folded."""
-        folded, done, first = blank(len(order)), 0, self._ranking.folded
-        for place in islice(self.mixer.sample(batch.event[order]), self._ranking.at_once):
+        folded, done, first, spent_s = blank(len(order)), 0, self._ranking.folded, 0.0
+        for place in self.mixer.sample(batch.event[order]):
             self._ranking.folded = first + place
-            if not self._ranking.is_current:
+            if not self._ranking.is_current or spent_s > self._ranking.at_once_s:
                 break
             young = self.mixer.is_young
             fold(users, batch, order[done:place], mind, tick, folded)
@@ -156,7 +154,9 @@ class PartitionMix:
             fold(users, batch, order[place:done], mind, tick, folded)
             if tested is not None and folded.outcome[one] == APPLIED:
                 self._ranking.meter.add(self.mixer.learn(tested), tested.history, now_ms)
-            self._spent_s += (time.perf_counter() - start) / (YOUNG_FAVOUR if young else 1)
+            took_s = time.perf_counter() - start
+            spent_s += took_s
+            self._spent_s += took_s / (YOUNG_FAVOUR if young else 1)
         self._ranking.folded = first + len(order)
         self._keep_within_share(now_ms)
         return fold(users, batch, order[done:], mind, tick, folded)
