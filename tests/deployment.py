@@ -348,7 +348,8 @@ class Feed:
     async def _feed(self) -> None:
         brokers, topic = self._deployment.settings.brokers, self._deployment.settings.topic
         loop = asyncio.get_running_loop()
-        async with AIOKafkaProducer(bootstrap_servers=brokers, enable_idempotence=True, linger_ms=5) as producer:
+        patient = {"enable_idempotence": True, "request_timeout_ms": 600_000}  # brokers may be away for minutes
+        async with AIOKafkaProducer(bootstrap_servers=brokers, linger_ms=5, **patient) as producer:
             last, due = loop.time(), 0.0
             deliveries = []
             while not self._stop.is_set():

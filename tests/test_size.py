@@ -1,11 +1,14 @@
 """The capacity model: its worked number, and what has to hold at every size."""
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.tools import size as model
 from streamer.tools.size import size
+from tests.worker_process import ROOT
 
 
 def test_the_worked_number() -> None:
@@ -23,3 +26,11 @@ def test_workers_have_equal_shares_room_to_grow_and_time_left(users: int, events
     busy = events * (model.EVENT_US + model.ROW_US) / 1e6 + found.partitions * model.TRANSACTION_MS / 500
     assert busy <= model.BUSY * found.workers * (1 + 1e-9)
     assert found.cache_users * model.USER_BYTES <= model.MEMORY_BYTES + model.USER_BYTES
+
+
+def test_costs_are_those_that_the_benchmark_measured() -> None:
+    """`make bench ARGS="--report deploy"` measures them anew: then they are to be set here, and in the runbook."""
+    growth = json.loads((ROOT / "deploy" / "benchmarks.json").read_bytes())["growth"]
+    assert pytest.approx(growth["us_per_event"], rel=0.1) == model.EVENT_US
+    assert pytest.approx(growth["us_per_row"], rel=0.1) == model.ROW_US
+    assert pytest.approx(growth["bytes_per_user"], rel=0.1) == model.USER_BYTES
