@@ -359,14 +359,26 @@ def test_items_read_from_their_rows_are_the_same(signals: list[tuple[str, int]])
 
 def test_of_many_new_models_so_many_go_out_a_second_and_none_waits_for_ever() -> None:
     owner, burst = Owner(), MODELS_PER_S * BURST_MS // 1000
+
+    def published(now_ms: int) -> set[str]:
+        return {key.decode() for key, _ in owner.take(now_ms, everything=False)[1]}
+
     owner.learn(*((f"item {n}", T0) for n in range(burst + MODELS_PER_S + 1)))
-    seen = owner.models(NOW).keys()
+    seen = published(NOW)
     assert len(seen) == burst
     assert not owner.own.models_due(NOW + PAUSE_MS - 1)
     assert owner.own.models_due(NOW + PAUSE_MS)
-    assert len(seen := seen | owner.models(NOW + PAUSE_MS).keys()) == burst + MODELS_PER_S
-    assert len(seen | owner.models(NOW + 2 * PAUSE_MS).keys()) == len(owner.own)
+    assert len(seen := seen | published(NOW + PAUSE_MS)) == burst + MODELS_PER_S
+    assert len(seen | published(NOW + 2 * PAUSE_MS)) == len(owner.own)
     assert not owner.own.models_due(NOW + 3 * PAUSE_MS)
+
+
+def test_the_last_checkpoint_publishes_all_that_is_due() -> None:
+    owner, many = Owner(), 2 * MODELS_PER_S * BURST_MS // 1000
+    owner.learn(*((f"item {n}", T0) for n in range(many)))
+    first = owner.take(NOW, everything=False)[1]
+    assert len(first) == many // 2
+    assert len(owner.take(NOW, everything=True)[1]) == many - len(first)
 
 
 def test_a_model_that_was_not_published_before_a_restart_is_published_after_it() -> None:

@@ -166,10 +166,11 @@ class OwnItems:
     ) -> Generator[None, None, tuple[Records, Records]]:
         """What a checkpoint stores `(key, row)` and publishes `(item id, model)`, in pieces; None deletes.
 
-        Rows can wait for a later call, except when `everything` is asked for. What is taken counts as stored from the
-        start on: all signals before `next_offset` have to be learned.
+        Rows and models can wait for a later call, except when `everything` that is due is asked for. What is taken
+        counts as stored from the start on: all signals before `next_offset` have to be learned.
         """
-        publish, store = self._due(now_ms), self.storing.take(now_ms, next_offset, everything=everything)
+        publish = self._due(now_ms, everything=everything)
+        store = self.storing.take(now_ms, next_offset, everything=everything)
         rows, out = Records(), Records()
         for n, some in enumerate(_pieces(np.union1d(publish, store))):
             if n:
@@ -187,14 +188,14 @@ class OwnItems:
         """Models that are due, `(item id, model)`, between two checkpoints."""
         return [(self.ids[i].encode(), _encode(model)) for i, model in self._models(self._due(now_ms))]
 
-    def _due(self, now_ms: int) -> NDArray[np.int64]:
-        """Rows whose model goes out now; they count as published from here on."""
-        if self._next_due > now_ms:
+    def _due(self, now_ms: int, *, everything: bool = False) -> NDArray[np.int64]:
+        """Rows whose model goes out now, in turns unless `everything` is asked for; they count as published."""
+        if self._next_due > now_ms and not everything:
             return np.zeros(0, np.int64)
         pending = np.flatnonzero(self.pending[: len(self)])
         due_at = self._due_at(pending)
         due = np.flatnonzero(due_at <= now_ms)
-        publish = pending[due[self._publishing.take(due_at[due], now_ms)]]
+        publish = pending[due if everything else due[self._publishing.take(due_at[due], now_ms)]]
         self.pending[publish] = False
         self.published_at[publish], self.published_events[publish] = now_ms, self.events[publish]
         rest_ms = now_ms + PAUSE_MS if len(publish) < len(due) else _NEVER
