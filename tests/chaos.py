@@ -26,6 +26,7 @@ RATE, USERS = 300.0, 49_999  # so many that what they do goes on to matter; no d
 REST_S = 20.0  # between two faults: graphs need some calm to show them
 LATE_S = 40.0  # an outage that makes more than 14.4 % of six minutes' changes late
 KILLS = 3
+UNSAVED_S = 5.0  # at RATE each partition has something to write all the time
 PATIENCE_S = 600.0
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
@@ -103,14 +104,17 @@ class Chaos:
         until(fired, lambda: f"{missing} to fire", PATIENCE_S)
 
     def until_well(self) -> None:
-        """Wait until both workers share the partitions, and hardly anything waits."""
+        """Wait until both workers share the partitions, hardly anything waits, and all of them commit."""
         partitions, few = self.fleet.settings.partitions, 1000
 
         def well() -> bool:
             self.fleet.tend()
             have = [owned(worker) for worker in self.workers]
             lag = self.series('sum(streamer_lag_records{topic=~"clicks|purchases"})', time.time() - 1)
-            return sum(have) == partitions and min(have) > 0 and bool(lag) and lag[0].last < few
+            age_s = self.series("time() - min(streamer_checkpoint_timestamp_seconds)", time.time() - 1)
+            if sum(have) != partitions or not min(have) or not lag or not age_s:
+                return False
+            return lag[0].last < few and age_s[0].last < UNSAVED_S
 
         until(well, "all to be well again", PATIENCE_S)
 
