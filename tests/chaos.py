@@ -26,6 +26,7 @@ RATE, USERS = 300.0, 49_999  # so many that what they do goes on to matter; no d
 REST_S = 20.0  # between two faults: graphs need some calm to show them
 LATE_S = 40.0  # an outage that makes more than 14.4 % of six minutes' changes late
 KILLS = 3
+SHOWN_S = 4.0  # an alert that fires goes on for so long at least: graphs have a point a second
 UNSAVED_S = 5.0  # at RATE each partition has something to write all the time
 PATIENCE_S = 600.0
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -102,6 +103,7 @@ class Chaos:
             return not missing
 
         until(fired, lambda: f"{missing} to fire", PATIENCE_S)
+        self.wait(SHOWN_S)
 
     def until_well(self) -> None:
         """Wait until both workers share the partitions, hardly anything waits, and all of them commit."""
