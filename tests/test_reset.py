@@ -8,13 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from streamer.engine.changelog import blank
+from streamer.engine.position import Position
 from streamer.engine.reset import Target, carry_out, plan
+from streamer.engine.store import POSITION
 from streamer.errors import SettingsError, StreamerError
 from streamer.events import Click, Item
 from streamer.pipeline.layout import Shape, allocate
@@ -151,6 +154,20 @@ def test_topic_made_anew_is_read_after_a_reset(deployment: Deployment, kafka: Em
     deployment.send([Click(f"d{n}", "user-0", "item-0", T0 + 10 * EVENTS + n) for n in range(9)])
     deployment.until(lambda: all_counted(deployment) == before + 9, "the events of the new topic")
     assert process.stop() == 0
+
+
+def test_signals_that_are_read_again_are_known_by_the_checkpoint_that_said_so(deployment: Deployment) -> None:
+    read_once(deployment)
+    carry_out(deployment.settings, Target(topics=("item-signals",)))
+    rows = {
+        each.partition: each.value
+        for each in deployment.read(deployment.settings.changelog_topic)
+        if each.key == POSITION
+    }
+    positions = [msgspec.msgpack.decode(row, type=Position) for row in rows.values()]
+    again = [each for each in positions if each.signals]
+    assert again
+    assert all(each.next["item-signals"] == 0 and each.signals_reset_at == each.checkpoint for each in again)
 
 
 def test_only_topics_with_positions_can_be_reset() -> None:

@@ -12,9 +12,10 @@ log P of the item i that was taken:
 and the bucket's own part likewise at a smaller rate, so that a bucket without events goes by what is true of all.
 
 From the measured start of `pipeline.mixer`, and with a young mix learning from every event, HR@20 / nDCG@20 over all of
-Online Retail are .2243 / .1002; with all weights .3 at first .2238 / .0999. Newton steps in place of AdaGrad's are as
-good early (first 60,000 events .2152 for .2146), and worse in the end: by the Fisher information of the last 200, 1,000
-or 20,000 learned events .2223, .2192 and .2179.
+Online Retail are .2243 / .1002; with all weights .3 at first, before a young mix did, .2238 / .0999. Newton steps in
+place of AdaGrad's are as good early (first 60,000 events .2152 for .2146) and worse in the end: by the Fisher
+information of the last 200 learned events .2223; of the last 1,000 and 20,000, with older interests as evidence, .2192
+and .2179.
 
 Why not a weighted sum of the experts' probabilities with exponentiated gradient: Online Retail (first 120,000, every
 32nd scored) / REES46, HR@20: .201 / .209 with weights learned, .219 / .206 with scores squared by hand first, against

@@ -27,7 +27,7 @@ LAYOUT: Final = 1
 # One event in eight: from every one the mix learns no better that could be measured (`model.mix`).
 LEAST_THINNING: Final = 3
 MOST_THINNING: Final = 20
-YOUNG: Final = 256  # events learned: a quarter of a second of work, once, and rankings are worth looking at
+YOUNG: Final = 256  # events learned, all of them while it is young: some 1 ms each, and rankings are worth looking at
 
 # Weights before anything was learned, by history: 1, 2-3, 4-7, 8-15 events, and longer. Near the middle of what Online
 # Retail and REES46 each end with, transitions a little above it: where they tell everything (people around a ring of
