@@ -1,6 +1,7 @@
 """What the worker reads of a real broker, and how much of it it holds at a time."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
+from streamer.engine import fetching
 from streamer.engine.buffers import FIRST_PIECE, PIECE_BYTES, RECORD_BYTES
 from streamer.engine.fetching import Batch, Fetching, Group, fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
@@ -105,6 +107,64 @@ async def send(deployment: Deployment, partition: int, values: list[bytes], topi
         await asyncio.gather(*[await producer.send(name, value, partition=partition) for value in values])
 
 
+# ---- rhythm
+@pytest.fixture
+def resting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rests of a minute."""
+    monkeypatch.setattr(fetching, "REST_MS", 60_000.0)
+    monkeypatch.setattr(fetching, "LONGEST_REST_MS", 60_000.0)
+
+
+@pytest.mark.usefixtures("resting")
+async def test_a_partition_rests_after_a_batch_and_others_do_not_wait_for_it(
+    deployment: Deployment, reader: Reader
+) -> None:
+    await send(deployment, HOT, [b"first"])
+    await reader.start()
+    await reader.read(1)
+    assert reader.fetching.next_rested_s(EVENTS) == float("inf"), "nothing waits"
+    await send(deployment, HOT, [b"second"])
+    await send(deployment, COLD, [b"other"])
+    assert [record.value for record in await reader.read(2)] == [b"first", b"other"]
+    await reader.fill()
+    assert reader.hand_on() == []
+    assert 50 < reader.fetching.next_rested_s(EVENTS) <= 60
+
+
+@pytest.mark.usefixtures("resting")
+async def test_who_has_a_whole_batch_does_not_rest(deployment: Deployment, reader: Reader) -> None:
+    whole = deployment.settings.batch_records
+    await send(deployment, HOT, [b"x"] * (2 * whole - 1))
+    await reader.start()
+    await reader.fill()
+    assert len(await reader.read(whole)) == whole
+    assert reader.hand_on() == []
+    await send(deployment, HOT, [b"x"])
+    await reader.fill()
+    assert len(records_of(reader.hand_on())) == whole
+
+
+@pytest.mark.usefixtures("resting")
+async def test_who_has_all_the_memory_there_is_does_not_rest(deployment: Deployment, reader: Reader) -> None:
+    await send(deployment, HOT, [b"x" * 60_000] * 600)
+    await reader.start()
+    assert len(await reader.read(500)) >= 500
+
+
+async def test_rests_grow_with_what_there_is_to_do_up_to_a_quarter_of_a_second(
+    deployment: Deployment, reader: Reader
+) -> None:
+    await send(deployment, HOT, [b"x"])
+    await send(deployment, COLD, [b"x"] * 1000)
+    await reader.start()
+    await reader.fill()
+    began = time.monotonic()
+    assert len(reader.hand_on()) == 2
+    ends = {source.partition: source.rests_until - began for source in reader.fetching.sources(EVENTS)}
+    assert ends[HOT] == pytest.approx(0.021, abs=0.015)
+    assert ends[COLD] == pytest.approx(0.25, abs=0.015)
+
+
 # ---- memory
 @pytest.mark.parametrize(("size", "count"), [(60_000, 600), (150, 60_000)], ids=["60 KB", "150 B"])
 async def test_backlog_is_read_whole_within_its_memory(
@@ -180,15 +240,15 @@ async def test_what_is_handed_on_and_not_applied_counts(deployment: Deployment, 
 
 
 async def test_a_partition_with_a_huge_backlog_lets_the_others_through(deployment: Deployment, reader: Reader) -> None:
-    """In batches, not in seconds. aiokafka fetches from no partition for 100 ms while it has fresh records of another:
-    so many batches of the hot one come first, not all of its sixty.
+    """In batches, not in seconds. aiokafka fetches from no partition for 100 ms while it has fresh records of another,
+    and the cold one rests 20 ms: so many batches of the hot one come first, not all of its sixty.
     """
     await send(deployment, HOT, [b"x" * 10_000] * 12_000)
     await reader.start()
     await reader.fill()
     for n in range(5):
         await send(deployment, COLD, [b"%d" % n])
-        assert await batches_before_the_cold_one(reader) < 10
+        assert await batches_before_the_cold_one(reader) < 20
     assert sum(record.partition == HOT for record in reader.records) < 12_000, "the hot one was through before"
 
 

@@ -148,7 +148,7 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     groups = [
         Group(tuple(kind.topic for kind in KINDS), events),
         Group(("items",), items),
-        Group(("item-signals",), signals),
+        Group(("item-signals",), signals, patience=2.0),
     ]
     handlers = Handlers(engine.acquire, release, lambda: engine.epoch)
     ingest = Ingest(app, settings, groups, handlers)

@@ -5,6 +5,7 @@ import gc
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Final
 
 import structlog
 from aiokafka import TopicPartition
@@ -31,7 +32,10 @@ log = structlog.get_logger(__name__)
 
 IDLE_MS = 250  # how often we look for held-back changes that are due
 LOOK_S = 0.02  # how often a checkpoint that may wait asks whether it still may
-AT_ONCE = 3  # checkpoints: twelve at once blocked the loop for seconds under load, one at a time leaves the broker idle
+# Checkpoints at once. Twelve large ones blocked the loop for seconds, six come so early that rows are written for fewer
+# events, and one leaves the broker idle. Small ones mostly wait for the broker.
+LARGE_AT_ONCE, SMALL_AT_ONCE = 3, 6
+LARGE_ROWS: Final = 500
 
 
 class Engine:
@@ -53,7 +57,7 @@ class Engine:
         self._published, self._rejected_bytes = published, rejected_bytes
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
-        self._checkpointing = asyncio.Semaphore(AT_ONCE)
+        self._large, self._small = asyncio.Semaphore(LARGE_AT_ONCE), asyncio.Semaphore(SMALL_AT_ONCE)
         self.slices = Slices()
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
@@ -151,7 +155,7 @@ class Engine:
         await asyncio.gather(*(self._checkpoint(writer) for writer in list(self._checkpointers.values())))
 
     async def _checkpoint(self, writer: Checkpointer, *, last: bool = False) -> int:
-        async with self._checkpointing:
+        async with self._large if writer.partition.is_full(LARGE_ROWS) else self._small:
             try:
                 return await writer.run(last=last)
             except BaseException as exc:

@@ -3,6 +3,10 @@
 Memory: of STREAMER_FETCH_BUFFER_MB, aiokafka may hold a quarter in chunks as they came and an eighth in a response on
 its way; half is for records that are taken out of their chunks and not applied yet, in buffers, channels and agents.
 What producers compressed is unpacked a record batch at a time, and takes more than this while it is.
+
+Rhythm: a batch with the checkpoint behind it takes 4 ms however few records it has. So after each a partition rests, as
+long as it has not enough for a whole one: 10 ms for each partition that we have, which is a rest for all of them in 10
+ms, and longer while there is more to do. A lone event finds its partition rested.
 """
 
 import asyncio
@@ -24,6 +28,7 @@ from streamer.settings import Settings
 WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out of the request that waits
 BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records
 SOURCES: Final = len(KINDS) + 2  # topics: events, items, signals
+REST_MS, REST_MS_A_RECORD, LONGEST_REST_MS = 10.0, 0.8, 250.0  # a partition of ours; a record of the last batch
 SMALLEST_CHUNK, LARGEST_CHUNK = 64 << 10, 1 << 20  # of a topic partition: a producer's batch, and enough for any speed
 
 
@@ -32,6 +37,7 @@ class Group(NamedTuple):
 
     topics: tuple[str, ...]  # as in the contracts
     channel: Any
+    patience: float = 1.0  # times the rest between two batches
 
 
 class Batch(NamedTuple):
@@ -51,11 +57,20 @@ class Source:
         self.group, self.partition = group, partition
         self.buffers: dict[str, Buffer] = {}
         self.waiting_since: float | None = None
+        self.rests_until = 0.0
+
+    @property
+    def has_records(self) -> bool:
+        """Whether anything is buffered."""
+        return any(buffer.records for buffer in self.buffers.values())
+
+    def is_full(self, limit: int) -> bool:
+        """Whether there is a whole batch, or as much as there is memory for."""
+        buffered = sum(len(buffer.records) for buffer in self.buffers.values())
+        return buffered >= limit or any(not buffer.is_hungry for buffer in self.buffers.values())
 
     def batch(self, limit: int, more: Iterable[str]) -> dict[str, Taken]:
         """What can be handed on, by topic. Empty while a topic is waited for."""
-        if not any(buffer.records for buffer in self.buffers.values()):
-            return {}
         now = time.monotonic()
         waited = self.waiting_since is not None and (now - self.waiting_since) * 1000 > IDLE_MS
         takes = merge(self.buffers, more, limit, waited=waited)
@@ -94,11 +109,13 @@ class Fetching:
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._sources: dict[tuple[int, int], Source] = {}
         self._room = asyncio.Event()  # something was given back
+        self._partitions = 0
         self.consumer: Any = None
 
     def open(self, positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
         """Begin anew at these positions; `ends` is where the topic partitions end by now."""
         self.close()
+        self._partitions = len({tp.partition for tp in positions})
         for tp, position in positions.items():
             group = self._group_of[tp.topic]
             source = self._sources.setdefault((id(group), tp.partition), Source(group, tp.partition))
@@ -121,39 +138,40 @@ class Fetching:
         return [source for source in self._sources.values() if source.group is group]
 
     # ---- in
-    async def read(self, is_void: Callable[[], bool]) -> bool:
+    async def read(self, is_void: Callable[[], bool]) -> int:
         """One round: every topic partition that has room gives a piece; waits a little where none has any.
 
-        Returns whether there was anything. Raises as the consumer does. What comes once `is_void` is thrown away.
+        Returns how many records. Raises as the consumer does. What comes once `is_void` is thrown away.
         """
         hungry = {tp: buffer for tp, buffer in self._buffers.items() if buffer.is_hungry}
         by_piece: dict[int, list[TopicPartition]] = {}
         for tp, buffer in hungry.items():
             by_piece.setdefault(min(self._settings.batch_records, buffer.piece), []).append(tp)
         wait_ms = BUSY_WAIT_MS if self._memory.taken else WAIT_MS
-        found = await self._get(list(hungry), min(by_piece, default=1), wait_ms, is_void)
+        found = sum((await self._get(list(hungry), min(by_piece, default=1), wait_ms, is_void)).values())
         for piece, left in by_piece.items():
             while left and found and (got := await self._get(left, piece, 0, is_void)):
                 left = [tp for tp in left if tp not in got]
+                found += sum(got.values())
         if is_void():
-            return False
+            return 0
         for tp, buffer in hungry.items():
             buffer.next = await self.consumer.position(tp)
         metrics.FETCHED_BYTES.set(self._memory.taken)
-        return bool(found)
+        return found
 
     async def _get(
         self, topics: list[TopicPartition], piece: int, wait_ms: int, is_void: Callable[[], bool]
-    ) -> Iterable[TopicPartition]:
-        """Into the buffers: a piece of what came for `topics`; returns whose it was. Nothing once `is_void`."""
+    ) -> dict[TopicPartition, int]:
+        """Into the buffers: a piece of what came for `topics`; returns how much of each. Nothing once `is_void`."""
         got = await self.consumer.getmany(*topics, timeout_ms=wait_ms, max_records=piece) if topics else {}
         if is_void():
-            return ()
+            return {}
         for tp, records in got.items():
             self._buffers[tp].add(records, size_of(records))
         if got:
             await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
-        return () if is_void() else got.keys()
+        return {} if is_void() else {tp: len(records) for tp, records in got.items()}
 
     async def wait_for_room(self) -> None:
         """Until a batch is applied, where nothing may be fetched before; returns at once otherwise.
@@ -166,16 +184,32 @@ class Fetching:
 
     # ---- out
     def batch(self, source: Source, epoch: int) -> Batch | None:
-        """The next batch of a source, if there is one."""
+        """The next batch of a source, if there is one and its rest is over."""
+        limit = self._settings.batch_records
+        if not source.has_records or (time.monotonic() < source.rests_until and not source.is_full(limit)):
+            return None
         prefix, number = self._settings.topic_prefix, source.partition
         more = [topic for topic in source.buffers if self._unfetched(TopicPartition(prefix + topic, number))]
-        takes = source.batch(self._settings.batch_records, more)
+        takes = source.batch(limit, more)
         if not takes:
             return None
         size = sum(taken.size for taken in takes.values())
-        metrics.BATCH_RECORDS.observe(sum(len(taken.records) for taken in takes.values()))
+        records = sum(len(taken.records) for taken in takes.values())
+        metrics.BATCH_RECORDS.observe(records)
+        source.rests_until = time.monotonic() + self._rest_s(source, records)
         in_order = [Take(topic, taken.records, taken.after) for topic, taken in takes.items()]
         return Batch(number, in_order, epoch, self._waiting(source), lambda: self._give_back(size))
+
+    def _rest_s(self, source: Source, records: int) -> float:
+        """After a batch of so many."""
+        rest_ms = min(REST_MS * self._partitions + REST_MS_A_RECORD * records, LONGEST_REST_MS)
+        return source.group.patience * rest_ms / 1000
+
+    def next_rested_s(self, group: Group) -> float:
+        """How long until the first of those that rest and have records is rested."""
+        now = time.monotonic()
+        rests = [source.rests_until - now for source in self.sources(group) if source.has_records]
+        return min((rest for rest in rests if rest > 0), default=float("inf"))
 
     def _give_back(self, size: int) -> None:
         self._memory.taken -= size

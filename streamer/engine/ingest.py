@@ -6,6 +6,7 @@ epoch in which it was fetched. A rebalance starts a new epoch: what was fetched 
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from streamer.settings import Settings
 log = structlog.get_logger(__name__)
 
 CHANNEL_BATCHES: Final = 2  # of a group, handed on and not begun: what waits longer does so in its partition's buffer
+READ_S, MANY = 0.02, 1000  # between two rounds of reading that find fewer records than this
 FEED_S: Final = 0.1  # how often we look whether a topic was waited for long enough
 
 
@@ -144,8 +146,7 @@ class Ingest(Service, ConsumerRebalanceListener):
         try:
             while not self.should_stop:
                 if self._flow.is_set():
-                    await self._fetch()
-                    await self.fetching.wait_for_room()
+                    await self._read()
                 else:
                     self._require_member()
                     await wait(self._flow, 0.5)
@@ -153,6 +154,13 @@ class Ingest(Service, ConsumerRebalanceListener):
             raise
         except Exception as exc:
             leave("fetching failed", exc)
+
+    async def _read(self) -> None:
+        began_s = time.monotonic()
+        few = await self._fetch() < MANY
+        await self.fetching.wait_for_room()
+        if few:  # each round costs as much as fifty records
+            await asyncio.sleep(max(began_s + READ_S - time.monotonic(), 0))
 
     def _require_member(self) -> None:
         """Raise what ended our membership of the group; SettingsError where another worker has our place in it."""
@@ -167,24 +175,26 @@ class Ingest(Service, ConsumerRebalanceListener):
                 f" time-out of {self.settings.session_timeout_ms / 1000:.0f} s"
             ) from exc
 
-    async def _fetch(self) -> None:
+    async def _fetch(self) -> int:
+        """Returns how many records came."""
         epoch = self.handlers.epoch()
         async with self._io:
             try:
-                found = not self._is_void(epoch) and await self.fetching.read(lambda: self._is_void(epoch))
+                found = 0 if self._is_void(epoch) else await self.fetching.read(lambda: self._is_void(epoch))
             except IllegalStateError:
-                return  # a partition was revoked between two of our questions about it
+                return 0  # a partition was revoked between two of our questions about it
             except OffsetOutOfRangeError as exc:
                 if not self._is_void(epoch):
                     await self._seek(exc.args[0])
-                return
+                return 0
             except NoOffsetForPartitionError:
                 if not self._is_void(epoch):  # else it was assigned this moment, and is not sought yet
                     raise
-                return
+                return 0
         if found:
             for filled in self._filled:
                 filled.set()
+        return found
 
     def _is_void(self, epoch: int) -> bool:
         """Whether a rebalance came between: what was fetched will be read again by its owner."""
@@ -196,7 +206,7 @@ class Ingest(Service, ConsumerRebalanceListener):
             while not self.should_stop:
                 filled.clear()
                 if not await self._hand_on(group):
-                    await wait(filled, FEED_S)
+                    await wait(filled, min(self.fetching.next_rested_s(group), FEED_S))
         except asyncio.CancelledError:
             raise
         except Exception as exc:
