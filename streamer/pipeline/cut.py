@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from streamer.pipeline import gate, publish
 from streamer.pipeline.layout import N_VECTOR, Users
-from streamer.pipeline.profile_json import ACTIVE, BEAT, Telling
+from streamer.pipeline.moves import ACTIVE, BEAT
+from streamer.pipeline.profile_json import Telling
 from streamer.pipeline.publish import World
 from streamer.pipeline.rows import pack
 from streamer.profile import What

@@ -6,47 +6,31 @@ long. Names are looked up in bulk before; a hash that nobody can name is left ou
 
 from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.pipeline import gate
-from streamer.pipeline.gate import Assessed
 from streamer.pipeline.hashing import HashTable, lookup_all
 from streamer.pipeline.json_bytes import ESCAPED_BYTES, NUMBER_BYTES, Quoted, literal
 from streamer.pipeline.layout import CURRENCIES, N_RECENT, Users, recent_items
-from streamer.pipeline.profile_kernel import (
-    ACTIVITY,
-    ADDED,
-    DROPPED,
-    FIRST_PROFILE,
-    HEARTBEAT,
-    MOVED,
-    SHIFTED,
-    WHATS,
-    write_profiles,
-)
+from streamer.pipeline.moves import Moves
+from streamer.pipeline.profile_kernel import ACTIVITY, WHATS, write_profiles
 from streamer.pipeline.rows import ragged
 from streamer.pipeline.top_interests import TopInterests
 from streamer.profile import What
 
 _BUFFER_BYTES: Final = 1 << 20  # some 300 profiles at a time: stays in the processor's cache
-_PLACES: Final = 4  # decimals of the shares in `changed`
-NAN: Final = float("nan")
 _TOLD: Final = b'],"changed":['  # nowhere inside a string: quotes are escaped there
 
 
 class Telling(NamedTuple):
-    """What is said of n users beside what stands in their rows. `reasons` are the gate's bits and the two below."""
+    """What is said of n users beside what stands in their rows. `reasons` are the gate's bits and those of `moves`."""
 
     keys: list[bytes]  # user ids in UTF-8
     causes: list[bytes]
     reasons: NDArray[np.uint8]  # [n] bits; 0: `changed` stays empty
     cosine: NDArray[np.float64]  # [n] of the vector with the published one
-
-
-BEAT, ACTIVE = 8, 16  # reasons beside the gate's: a heartbeat; nothing but further events
 
 
 class Strings(NamedTuple):
@@ -93,16 +77,6 @@ class Book:
         return max(self._quoted.longest, self._more.longest)
 
 
-class Moves(NamedTuple):
-    """Entries of `changed`, one user's after the other's: row i has `at[i] : at[i + 1]`. NaN: not said."""
-
-    what: NDArray[np.int64]
-    tag: NDArray[np.uint64]
-    before: NDArray[np.float64]
-    after: NDArray[np.float64]
-    at: NDArray[np.int64]
-
-
 class Page(NamedTuple):
     """All that a kernel needs of n users beside their columns."""
 
@@ -124,58 +98,6 @@ class Page(NamedTuple):
     before: NDArray[np.float64]
     after: NDArray[np.float64]
     move_at: NDArray[np.int64]
-
-
-def moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, telling: Telling) -> Moves:
-    """Why each profile goes out: that it is a heartbeat, then interests by the size of their move, then the rest.
-
-    Of a first profile, that it is one says it all.
-    """
-    if not telling.reasons.any():  # one profile that somebody asks for: half of its time would go into nothing
-        return Moves(*(*_NOTHING, np.zeros(len(slots) + 1, np.int64)))
-    first = telling.reasons & gate.FIRST != 0
-    later = np.where(first, 0, telling.reasons)
-    lost = np.flatnonzero((later & gate.INTERESTS != 0) & (users.head["lost_tag"][slots] != 0))
-    turned = np.flatnonzero(later & gate.VECTOR)
-    parts = (
-        _entries(np.flatnonzero(telling.reasons & BEAT), HEARTBEAT, rank=-3),
-        _entries(np.flatnonzero(first), FIRST_PROFILE, rank=-2),
-        _interest_moves(users, slots, assessed, later & gate.INTERESTS != 0),
-        _entries(lost, DROPPED, rank=1, tag=users.head["lost_tag"][slots[lost]], after=0),
-        _entries(turned, MOVED, rank=2, before=1, after=telling.cosine[turned]),
-        _entries(np.flatnonzero(telling.reasons & ACTIVE), ACTIVITY, rank=3),
-    )
-    rows, ranks, what, tag, before, after = (np.concatenate(column) for column in zip(*parts, strict=True))
-    order = np.lexsort((ranks, rows))
-    at = np.searchsorted(rows[order], np.arange(len(slots) + 1))
-    return Moves(what[order], tag[order], before[order], after[order], at)
-
-
-Entries = tuple[NDArray[Any], ...]  # row, rank, what, tag, before, after
-_WHAT_OF: Final = np.array([-1, ADDED, DROPPED, SHIFTED])  # by the gate's status
-
-
-def _entries(
-    rows: NDArray[np.int64], what: int, rank: int, tag: Any = 0, before: Any = NAN, after: Any = NAN
-) -> Entries:
-    columns = (np.float64(rank), np.int64(what), np.uint64(tag), np.float64(before), np.float64(after))
-    return rows, *(np.broadcast_to(column, rows.shape) for column in columns)
-
-
-# Copies can be written to, as the columns of told moves can: for other arrays the kernel would be compiled once more.
-_NOTHING: Final = [np.array(column) for column in _entries(np.zeros(0, np.int64), ACTIVITY, rank=0)[2:]]
-
-
-def _interest_moves(users: Users, slots: NDArray[np.int64], assessed: Assessed, told: NDArray[np.bool_]) -> Entries:
-    """The tags whose share moved, of those users of whom that is told; the largest move first."""
-    of_tag = np.repeat(np.arange(len(slots)), np.diff(assessed.at))
-    moved = np.flatnonzero((assessed.status != gate.SAME) & told[of_tag])
-    rows = of_tag[moved]
-    tags = users.tags[users.block[slots[rows]] + moved - assessed.at[rows]]
-    before = np.maximum(tags["published"], 0).astype(np.float64).round(_PLACES)
-    after = assessed.share[moved].round(_PLACES)
-    what = _WHAT_OF[assessed.status[moved]]
-    return rows, -abs(after - before), what, tags["tag"], before, after
 
 
 class Written(NamedTuple):

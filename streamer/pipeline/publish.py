@@ -12,8 +12,9 @@ from streamer.model.tag_mix import Learned, Work
 from streamer.pipeline import gate, profile_json
 from streamer.pipeline.gate import Assessed, Thresholds
 from streamer.pipeline.layout import Users, recent_items
+from streamer.pipeline.moves import moves
 from streamer.pipeline.population import Mind
-from streamer.pipeline.profile_json import Book, Telling, Written, moves
+from streamer.pipeline.profile_json import Book, Telling, Written
 from streamer.pipeline.space import ItemSpace
 from streamer.pipeline.top_interests import TopInterests, top_interests
 from streamer.profile import Profile
@@ -90,7 +91,7 @@ def write(
         users,
         slots,
         interests(world, slots, assessed),
-        moves(users, slots, assessed, telling),
+        moves(users, slots, assessed, telling.reasons, telling.cosine),
         telling,
         vectors,
         world.space.model,
