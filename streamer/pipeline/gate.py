@@ -52,12 +52,13 @@ class Assessed(NamedTuple):
 
 def assess(users: Users, slots: NDArray[np.int64], mind: Mind, thresholds: Thresholds) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
+    most = len(slots) * int(users.most[N_TAGS])
+    share, recent, prior = np.empty((3, most))
+    status, reasons = np.empty(most, np.uint8), np.zeros(len(slots), np.uint8)
     at = np.zeros(len(slots) + 1, np.int64)
-    np.cumsum(users.head["counts"][slots, N_TAGS], out=at[1:])
-    share, recent, prior = np.empty((3, at[-1]))
-    result = Assessed(at, share, recent, prior, np.empty(at[-1], np.uint8), np.zeros(len(slots), np.uint8))
-    _assess(users, slots, mind, thresholds, result)
-    return result
+    _assess(users, slots, mind, thresholds, Assessed(at, share, recent, prior, status, reasons))
+    n = at[-1]
+    return Assessed(at, share[:n], recent[:n], prior[:n], status[:n], reasons)
 
 
 def rows_of(assessed: Assessed, rows: NDArray[np.int64]) -> Assessed:
@@ -107,7 +108,8 @@ def _assess(users, slots, mind, thresholds, out):  # type: ignore[no-untyped-def
     for i in range(len(slots)):
         s = slots[i]
         head, first = users.head[s], out.at[i]
-        tags = users.tags[users.block[s] : users.block[s] + out.at[i + 1] - first]
+        out.at[i + 1] = first + head.counts[N_TAGS]
+        tags = users.tags[users.block[s] : users.block[s] + head.counts[N_TAGS]]
         look_at(tags, head.as_of, np.int64(head.clock), head.clicks + head.purchases, mind.scales, mind.learned, work)
         if head.version == 0:
             out.reasons[i] |= FIRST

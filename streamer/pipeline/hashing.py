@@ -71,6 +71,16 @@ def lookup_all(keys, values, wanted, out):  # type: ignore[no-untyped-def]
 
 
 @leaf
+def find_all(keys, values, wanted, out):  # type: ignore[no-untyped-def]
+    """As `lookup_all`, into i64[n]; returns how many keys are not there, 0 aside."""
+    missing = 0
+    for i in range(len(wanted)):
+        out[i] = lookup(keys, values, wanted[i])
+        missing += out[i] < 0 and wanted[i] != 0
+    return missing
+
+
+@leaf
 def _put(keys, values, key, value):  # type: ignore[no-untyped-def]
     mask = np.uint64(len(keys) - 1)
     i = key & mask

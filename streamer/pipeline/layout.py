@@ -171,16 +171,15 @@ def recent_of(users: Users, slot: int) -> NDArray[np.void]:
 
 def recent_items(users: Users, slots: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The recent items (hashes) of users end to end, newest first, and where each user's begin, with the end."""
-    at = np.zeros(len(slots) + 1, np.int64)
-    np.cumsum(users.head["counts"][slots, N_RECENT], out=at[1:])
-    items = np.empty(at[-1], np.uint64)
+    at, items = np.zeros(len(slots) + 1, np.int64), np.empty(len(slots) * int(users.most[N_RECENT]), np.uint64)
     _recent_items(users, slots, at, items)
-    return items, at
+    return items[: at[-1]], at
 
 
 @leaf
 def _recent_items(users, slots, at, out):  # type: ignore[no-untyped-def]
     for i in range(len(slots)):
+        at[i + 1] = at[i] + users.head[slots[i]].counts[N_RECENT]
         first = place(users, slots[i], N_RECENT) - at[i]
         for k in range(at[i], at[i + 1]):
             out[k] = users.recents[first + k].item

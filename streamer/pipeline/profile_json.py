@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.pipeline.hashing import HashTable, lookup_all
+from streamer.pipeline.hashing import HashTable, find_all
 from streamer.pipeline.json_bytes import ESCAPED_BYTES, NUMBER_BYTES, Quoted, literal
 from streamer.pipeline.layout import CURRENCIES, N_RECENT, Users, recent_items
 from streamer.pipeline.moves import Moves
@@ -51,12 +51,11 @@ class Book:
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the names of hashes of any shape stand: from 0 in the catalogue, from -2 down beside it; -1 nowhere."""
-        flat = np.ascontiguousarray(hashes).reshape(-1)
-        where = np.empty(len(flat), np.int32)
-        lookup_all(self._table.keys, self._table.values, flat, where)
-        for i in np.flatnonzero((where < 0) & (flat != 0)).tolist():
-            where[i] = self._find_elsewhere(int(flat[i]))
-        return where.reshape(hashes.shape).astype(np.int64)
+        flat, where = hashes.reshape(-1), np.empty(hashes.size, np.int64)
+        if find_all(self._table.keys, self._table.values, flat, where):
+            for i in np.flatnonzero((where < 0) & (flat != 0)).tolist():
+                where[i] = self._find_elsewhere(int(flat[i]))
+        return where.reshape(hashes.shape)
 
     def _find_elsewhere(self, key: int) -> int:
         if key not in self._found:
@@ -138,9 +137,11 @@ def write(
         after=told.after,
         move_at=told.at,
     )
-    values = _write(users, slots, page, items.strings, tags.strings, _bound(page, users, items.longest, tags.longest))
-    first = np.append(told.what, ACTIVITY)[np.where(told.at[:-1] < told.at[1:], told.at[:-1], -1)]
-    return Written(values, [WHATS[what] for what in first.tolist()])
+    texts = max(map(len, telling.keys), default=0) + max(map(len, telling.causes), default=0) + len(page.model)
+    bound = _bound(page, users, texts, items.longest, tags.longest)
+    values = _write(users, slots, page, items.strings, tags.strings, bound)
+    what = told.what.tolist()
+    return Written(values, [WHATS[what[at] if at < end else ACTIVITY] for at, end in pairwise(told.at.tolist())])
 
 
 def _write(
@@ -163,12 +164,12 @@ def tell_as(value: bytes, published: bytes) -> bytes:
     return value[: value.rindex(_TOLD)] + published[published.rindex(_TOLD) :]
 
 
-def _bound(page: Page, users: Users, item: int, tag: int) -> int:
-    """No profile is longer, in bytes."""
+def _bound(page: Page, users: Users, texts: int, item: int, tag: int) -> int:
+    """No profile is longer, in bytes; `texts`, `item` and `tag` are those of its strings."""
     interests, because, vector = *page.because.shape[1:], 2 * page.vectors.shape[1]
     entry = 60 + item + NUMBER_BYTES
     lists = interests * (100 + tag + 6 * NUMBER_BYTES + because * entry) + int(users.most[N_RECENT]) * entry
-    changed = int(np.diff(page.move_at).max(initial=0)) * (60 + tag + 2 * NUMBER_BYTES)
+    moves = int(np.diff(page.move_at).max()) if len(page.what) else 0
+    changed = moves * (60 + tag + 2 * NUMBER_BYTES)
     spend = CURRENCIES * (8 + NUMBER_BYTES)
-    texts = int(np.diff(page.key_at).max(initial=0) + np.diff(page.cause_at).max(initial=0)) + len(page.model)
     return int(1000 + 40 * NUMBER_BYTES + ESCAPED_BYTES * texts + vector + lists + changed + spend)
