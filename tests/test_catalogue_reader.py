@@ -29,7 +29,7 @@ def shared(deployment: Deployment) -> Shared:
 
 @pytest.fixture
 async def reader(deployment: Deployment, shared: Shared) -> AsyncIterator[CatalogueReader]:
-    reading = CatalogueReader(deployment.settings, shared.catalogue, shared.space, shared.limits)
+    reading = CatalogueReader(deployment.settings, shared)
     await reading.start()
     await reading.loaded.wait()
     yield reading

@@ -149,7 +149,7 @@ class Life:
         shared = shared_state(settings)
         for n in range(ITEMS):
             shared.catalogue.describe(Item(f"item-{n}", "An item", (f"tag-{n}",)))
-        reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+        reader = CatalogueReader(settings, shared)
         self.engine = Engine(settings, shared, reader, lambda *_: None, REJECTED_MAX_BYTES)
         self.partition = Partition(0, shared)
         self.store = self.partition.store = Store(settings.data_dir / "0", shared_cache(8))
@@ -160,7 +160,7 @@ class Life:
         self.engine.partitions = {0: self.partition}
         failpoint = Failpoint(settings)
         self.checkpointer = Checkpointer(
-            self.partition, kafka, settings, lambda *_: None, failpoint, self.engine.slices, REJECTED_MAX_BYTES
+            self.partition, kafka, settings, lambda *_: None, failpoint, self.engine.shared.slices, REJECTED_MAX_BYTES
         )
         self.left = {topic: self._unread(topic) for topic in TOPICS}
         memory = Memory(1 << 30)

@@ -6,7 +6,8 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from streamer.engine.ranking import SAMPLE_EVERY_MS, SAMPLE_SHARE, PartitionMix, Ranking
+from streamer.engine.ranking import AT_ONCE_S, SAMPLE_EVERY_MS, SAMPLE_SHARE, PartitionMix, Ranking
+from streamer.engine.slices import Slices
 from streamer.errors import StateError
 from streamer.model.experts import NAMES
 from streamer.pipeline import mixer as mixer_
@@ -218,7 +219,7 @@ class Paced:
 
     def __init__(self) -> None:
         line = Tried().shop.line
-        self.mix = PartitionMix(Ranking(line.space, partitions=1, most_bytes=1 << 20), 0)
+        self.mix = PartitionMix(Ranking(line.space, partitions=1, most_bytes=1 << 20, slices=Slices()), 0)
         self.now_ms = T0
         self.mix._keep_within_share(T0)
 
@@ -238,9 +239,17 @@ def test_a_sample_that_takes_too_much_is_thinned_at_once_and_grows_again_step_by
     assert [paced.spend(0.0) for _ in range(7)] == [*range(LEAST_THINNING + 4, LEAST_THINNING - 1, -1), 3, 3]
 
 
+def test_while_somebody_asks_a_batch_ranks_one_event() -> None:
+    slices = Slices()
+    ranking = Ranking(Tried().shop.line.space, partitions=1, most_bytes=1 << 20, slices=slices)
+    assert ranking.at_once_s == AT_ONCE_S
+    slices.note_question()
+    assert ranking.at_once_s == 0
+
+
 def test_a_board_that_rests_on_less_than_came_since_is_no_measure_of_experts() -> None:
     shop = Tried().shop
-    ranking = Ranking(shop.line.space, partitions=4, most_bytes=1 << 20)
+    ranking = Ranking(shop.line.space, partitions=4, most_bytes=1 << 20, slices=Slices())
     ranking.mixers[0] = Mixer(ranking.ranker)
     ranking.renew_at_once()
     rests_on = ranking.ranker.board.events

@@ -1,6 +1,7 @@
 """Slices: what holds the loop up goes one piece at a time while somebody asks the API."""
 
 import asyncio
+import threading
 
 import numpy as np
 
@@ -45,3 +46,12 @@ async def test_one_that_gives_up_waiting_holds_up_nobody() -> None:
     await asyncio.sleep(0)
     first.cancel()
     await second
+
+
+async def test_what_leaves_the_interpreter_alone_is_done_beside_only_while_somebody_asks() -> None:
+    slices, threads = Slices(), list[threading.Thread]()
+    await slices.beside(lambda: threads.append(threading.current_thread()))
+    slices.note_question()
+    await slices.beside(lambda: threads.append(threading.current_thread()))
+    assert threads[0] is threading.main_thread()
+    assert threads[1] is not threading.main_thread()

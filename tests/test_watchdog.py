@@ -106,7 +106,7 @@ async def test_event_loop_that_does_not_answer_ends_the_process() -> None:
 def test_restore_is_slow_or_stands_still(tmp_path: Path) -> None:
     settings = load(data_dir=tmp_path, failpoints=False)
     shared = shared_state(settings)
-    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    reader = CatalogueReader(settings, shared)
     opening = Opening(settings, reader, {0: Partition(0, shared)}, shared_cache(8), Failpoint(settings))
     opening.restored(10, 100)
     before = opening.steps
@@ -124,7 +124,7 @@ def test_a_catalogue_that_is_loaded_and_goes_on_is_no_step_of_a_restore_that_sta
     monkeypatch.setattr(CatalogueReader, "records_read", property(lambda _: next(read)))
     settings = load(data_dir=tmp_path, failpoints=False)
     shared = shared_state(settings)
-    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    reader = CatalogueReader(settings, shared)
     opening = Opening(settings, reader, {0: Partition(0, shared)}, shared_cache(8), Failpoint(settings))
     assert opening.steps < opening.steps
     reader.loaded.set()

@@ -137,7 +137,7 @@ def build(settings: Settings, rejected_bytes: int) -> faust.App:
     )
     shared = shared_state(settings)
     feed = Feed()
-    reader = CatalogueReader(settings, shared.catalogue, shared.space, shared.limits)
+    reader = CatalogueReader(settings, shared)
     engine = Engine(settings, shared, reader, feed.publish, rejected_bytes)
 
     async def release() -> None:

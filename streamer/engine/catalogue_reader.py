@@ -17,17 +17,17 @@ from streamer import metrics
 from streamer.engine.exit import leave
 from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.pipeline.catalogue import Catalogue
-from streamer.pipeline.decode import Limits, decode_items
+from streamer.engine.shared import Shared
+from streamer.pipeline.decode import decode_items
 from streamer.pipeline.item_model import decode_model
 from streamer.pipeline.names import Named
-from streamer.pipeline.space import ItemSpace
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 POLL_MS: Final = 100
 REFRESH_S: Final = 2.0  # Gram matrix and population shares: they move slowly, and cost 100 ns an item
+PIECE, SHORT_PIECE = 500, 50  # records taken in at once: 10 ms, and 1 ms while slices are short
 CATCH_UP_S: Final = 2.0  # an event waits no longer for the description of its item
 
 
@@ -36,11 +36,10 @@ class CatalogueReader(Service):
 
     logger = logging.getLogger("mode")  # a service's comings and goings: filtered with the library's own
 
-    def __init__(
-        self, settings: Settings, catalogue: Catalogue, space: ItemSpace, limits: Limits, **kwargs: Any
-    ) -> None:
+    def __init__(self, settings: Settings, shared: Shared, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._settings, self._catalogue, self._space, self._limits = settings, catalogue, space, limits
+        self._settings, self._limits, self._slices = settings, shared.limits, shared.slices
+        self._catalogue, self._space = shared.catalogue, shared.space
         self._items, self._models = settings.topic("items"), settings.models_topic
         self._moved = asyncio.Condition()
         self._applied: dict[TopicPartition, int] = {}  # the consumer's own position is that of what it handed out
@@ -91,11 +90,11 @@ class CatalogueReader(Service):
 
     async def _read(self) -> None:
         for tp, records in (await self._consumer.getmany(timeout_ms=POLL_MS, max_records=5000)).items():
-            if tp.topic == self._items:
-                self._apply_items(records)
-            else:
-                self._apply_models(records)
-            await asyncio.sleep(0)  # a large catalogue must not hold up the rest of the worker
+            apply = self._apply_items if tp.topic == self._items else self._apply_models
+            size = SHORT_PIECE if self._slices.are_short else PIECE
+            for first in range(0, len(records), size):
+                await self._slices.wait()  # a large catalogue must not hold up the rest of the worker
+                apply(records[first : first + size])
         self._applied = {tp: await self._consumer.position(tp) for tp in self._partitions}
         async with self._moved:
             self._moved.notify_all()

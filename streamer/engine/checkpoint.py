@@ -111,7 +111,8 @@ class Checkpointer:
         await self._slices.wait()
         with metrics.stage("store"):
             next_offset = acknowledged[-1].offset + rows[-1][1]
-            self.partition.write_to_store(effects, next_offset)
+            await self._slices.beside(self.partition.prepare_write(effects, next_offset))
+            self.partition.note_stored(effects)
 
     def _offsets(self, effects: Effects) -> dict[TopicPartition, int]:
         number = self.partition.number

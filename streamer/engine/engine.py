@@ -21,7 +21,6 @@ from streamer.engine.opening import Committed, Opening
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
 from streamer.engine.shared import Shared
-from streamer.engine.slices import Slices
 from streamer.engine.store import shared_cache
 from streamer.engine.tracing import Traces, spans_of
 from streamer.engine.transactions import partition_producer
@@ -58,7 +57,6 @@ class Engine:
         self._checkpointers: dict[int, Checkpointer] = {}
         self._releasing = asyncio.Lock()
         self._large, self._small = asyncio.Semaphore(LARGE_AT_ONCE), asyncio.Semaphore(SMALL_AT_ONCE)
-        self.slices = Slices()
         self._keepers: set[asyncio.Task[None]] = set()
         self._block_cache = shared_cache(settings.rocksdb_cache_mb)
         self._spans = spans_of(settings)
@@ -96,7 +94,7 @@ class Engine:
 
     def _checkpointer(self, partition: Partition) -> Checkpointer:
         producer = partition_producer(self.settings, partition.number)
-        tools = (self._publish, self._failpoint, self.slices)
+        tools = (self._publish, self._failpoint, self.shared.slices)
         return Checkpointer(partition, producer, self.settings, *tools, self._rejected_bytes)
 
     @property
@@ -171,7 +169,7 @@ class Engine:
         if partition is None:
             return
         await self._make_way(partition)
-        await self.slices.wait()
+        await self.shared.slices.wait()
         parts = partition.decode(batch.takes)
         if partition.names_unknown_items(parts):
             await self.reader.catch_up()
@@ -221,7 +219,7 @@ class Engine:
         if partition is None:
             return
         async with partition.state_lock:
-            await self.slices.wait()
+            await self.shared.slices.wait()
             if self._owner(batch) is None:
                 return
             try:

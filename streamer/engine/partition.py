@@ -4,7 +4,7 @@ Rows and positions move together, under `state_lock`: a batch is applied whole, 
 """
 
 import asyncio
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -307,7 +307,15 @@ class Partition:
 
     def write_to_store(self, effects: Effects, next_offset: int) -> None:
         """After the commit: the store takes the rows, and their users may leave memory."""
-        self._store.write(effects.rows, next_offset, effects.local)
+        self.prepare_write(effects, next_offset)()
+        self.note_stored(effects)
+
+    def prepare_write(self, effects: Effects, next_offset: int) -> Callable[[], None]:
+        """What has the store take the rows; it may run beside everything else."""
+        return self._store.prepare(effects.rows, next_offset, effects.local)
+
+    def note_stored(self, effects: Effects) -> None:
+        """The store has the rows."""
         self.shared.cache.unsaved[effects.slots] &= ~np.uint8(IN_FLIGHT)
         self.saved = effects.position.next
 

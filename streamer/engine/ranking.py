@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamer import metrics
 from streamer.engine.exit import leave
+from streamer.engine.slices import Slices
 from streamer.engine.store import MIX, Row, Store
 from streamer.model.experts import NAMES
 from streamer.pipeline import recommend
@@ -30,25 +31,31 @@ from streamer.recommendation import Quality, Recommendations, SimilarItems
 SAMPLE_SHARE: Final = 0.01
 YOUNG_FAVOUR: Final = 1 << LEAST_THINNING  # times its share, for a mix that samples as much more often
 SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, while it keeps within its share
-AT_ONCE_S: Final = 0.002  # for the sample of a batch, and one event more: others wait for the event loop
+AT_ONCE_S: Final = 0.002  # for the sample of a batch, and one event more; just one while slices are short
 RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
-LINKED_AT_ONCE: Final = 20  # models, in 2 ms: then others have their turn
+LINKED_AT_ONCE, LINKED_SHORT = 20, 5  # models, in 2 ms: then others have their turn; while slices are short
 
 
 class Ranking:
     """What a worker ranks with. Made before item models are read: from then on their transitions are kept."""
 
-    def __init__(self, space: ItemSpace, partitions: int, most_bytes: int) -> None:
+    def __init__(self, space: ItemSpace, partitions: int, most_bytes: int, slices: Slices) -> None:
         self.space, self.ranker, self.meter = space, Ranker(space, most_bytes), Meter()
-        self._partitions, self.sample_share, self.at_once_s = partitions, SAMPLE_SHARE / partitions, AT_ONCE_S
+        self._partitions, self._slices = partitions, slices
+        self.sample_share, self._at_once_s = SAMPLE_SHARE / partitions, AT_ONCE_S
         self.mixers: dict[int, Mixer] = {}  # of the partitions that are open
         self.ready = False  # there is a board
         self.folded = self._folded_before = 0  # events, of our partitions; before the board was made
 
     def spare_no_time(self) -> None:
         """From here on the sample goes by the events alone: the same on every machine, in batches of any size."""
-        self.sample_share = self.at_once_s = math.inf
+        self.sample_share = self._at_once_s = math.inf
+
+    @property
+    def at_once_s(self) -> float:
+        """How long the sample of a batch may have taken for one event more."""
+        return 0.0 if self._slices.are_short else self._at_once_s
 
     @property
     def is_current(self) -> bool:
@@ -71,9 +78,9 @@ class Ranking:
         spent, more = 0.0, True
         while more:
             start = time.perf_counter()
-            more = models.link(table, LINKED_AT_ONCE)
+            more = models.link(table, LINKED_SHORT if self._slices.are_short else LINKED_AT_ONCE)
             spent += time.perf_counter() - start
-            await asyncio.sleep(0)
+            await self._slices.wait()
         folded = self.folded
         spent += await asyncio.to_thread(self._make_board)
         self._folded_before = folded

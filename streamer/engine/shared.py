@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 from streamer.engine.cache import UserCache
 from streamer.engine.ranking import Ranking
+from streamer.engine.slices import Slices
 from streamer.model.interests import Scales
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.decode import Limits
@@ -34,6 +35,7 @@ class Shared(NamedTuple):
     partitions: int
     publish_within_ms: int
     heartbeat_ms: int
+    slices: Slices
     now_ms: Callable[[], int]
 
 
@@ -45,12 +47,12 @@ def shared_state(settings: Settings) -> Shared:
         lambda item_id: partition_of(item_id.encode(), settings.partitions),
         settings.catalogue_items,
     )
-    space = ItemSpace(catalogue, settings.recent_items)
+    space, slices, most_bytes = ItemSpace(catalogue, settings.recent_items), Slices(), settings.ranking_mb << 20
     return Shared(
         cache=UserCache(settings.cache_users, shape),
         catalogue=catalogue,
         space=space,
-        ranking=Ranking(space, settings.partitions, settings.ranking_mb << 20) if settings.ranking_mb else None,
+        ranking=Ranking(space, settings.partitions, most_bytes, slices) if most_bytes else None,
         limits=Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms),
         policy=Policy(
             Thresholds(
@@ -65,5 +67,6 @@ def shared_state(settings: Settings) -> Shared:
         partitions=settings.partitions,
         publish_within_ms=settings.publish_within_ms,
         heartbeat_ms=settings.heartbeat_ms,
+        slices=slices,
         now_ms=lambda: time.time_ns() // 1_000_000,
     )

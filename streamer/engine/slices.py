@@ -38,3 +38,10 @@ class Slices:
         async with self._queue:
             for _ in range(ROUNDS):
                 await asyncio.sleep(0)
+
+    async def beside(self, work: Callable[[], None]) -> None:
+        """Work that leaves the interpreter alone: in a thread of its own while somebody waits for answers."""
+        if self.are_short:
+            await asyncio.to_thread(work)
+        else:
+            work()

@@ -10,7 +10,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -137,6 +137,10 @@ class Store:
 
     def write(self, rows: Iterable[Row], next_offset: int, local: Iterable[Row] = ()) -> None:
         """Put rows, and the changelog offset they reach to, in one atomic write. `local` rows are in no changelog."""
+        self.prepare(rows, next_offset, local)()
+
+    def prepare(self, rows: Iterable[Row], next_offset: int, local: Iterable[Row] = ()) -> Callable[[], None]:
+        """The same; it is written when the result is called, which may be in another thread."""
         batch = WriteBatch(raw_mode=True)
         for part in (rows, local):
             for key, value in part:
@@ -146,11 +150,15 @@ class Store:
                     batch.put(key, value)
         now = time.time_ns() // 1_000_000
         batch.put(NEXT, next_offset.to_bytes(8, "little") + now.to_bytes(8, "little"))
-        try:
-            self._db.write(batch)
-        except Exception as exc:
-            raise DataDirError(f"the state in {self.path} cannot be written ({exc}): see to disk and space") from exc
-        self.next_offset, self.written_at = next_offset, now
+
+        def write() -> None:
+            try:
+                self._db.write(batch)
+            except Exception as exc:
+                raise DataDirError(f"the state in {self.path} cannot be written ({exc}): see to disk, space") from exc
+            self.next_offset, self.written_at = next_offset, now
+
+        return write
 
     @property
     def origin(self) -> bytes | None:

@@ -124,7 +124,7 @@ class View:
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)
-        self._engine.slices.note_question()
+        self._engine.shared.slices.note_question()
         if not self._engine.ready:
             raise NotReady(self._engine.reason)
         partition = self._engine.partitions.get(number)

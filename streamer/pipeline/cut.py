@@ -21,7 +21,7 @@ from streamer.pipeline.rows import pack
 from streamer.profile import What
 
 PIECE: Final = 250  # users: 3 ms of work
-SHORT_PIECE: Final = 80  # 1 ms: a user costs more then
+SHORT_PIECE: Final = 40  # 1 ms: a user costs more then
 # Why a user is looked at: values of `Candidates.why`.
 CHANGED, DUE, HEARTBEAT = 0, 1, 2
 
