@@ -4,9 +4,9 @@ Memory: of STREAMER_FETCH_BUFFER_MB, aiokafka may hold a quarter in chunks as th
 its way; half is for records that are taken out of their chunks and not applied yet, in buffers, channels and agents.
 What producers compressed is unpacked a record batch at a time, and takes more than this while it is.
 
-Rhythm: a batch with the checkpoint behind it takes 4 ms however few records it has. So after each a partition rests, as
-long as it has not enough for a whole one: 10 ms for each partition that we have, which is a rest for all of them in 10
-ms, and longer while there is more to do. A lone event finds its partition rested.
+Rhythm: a batch with the checkpoint behind it takes 5 ms however few records it has. So after each a partition rests, as
+long as it has not enough for a whole one: 10 ms for each partition that we have, so that all of them together are up to
+this every 10 ms, and longer while there is more to do. A lone event finds its partition rested.
 """
 
 import asyncio
@@ -28,7 +28,8 @@ from streamer.settings import Settings
 WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out of the request that waits
 BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records
 SOURCES: Final = len(KINDS) + 2  # topics: events, items, signals
-REST_MS, REST_MS_A_RECORD, LONGEST_REST_MS = 10.0, 0.8, 250.0  # a partition of ours; a record of the last batch
+REST_MS, REST_MS_A_RECORD = 10.0, 0.8  # a partition of ours; a record of the last batch
+SHORTEST_REST_MS, LONGEST_REST_MS = 50.0, 250.0  # each checkpoint is work for the broker, too
 SMALLEST_CHUNK, LARGEST_CHUNK = 64 << 10, 1 << 20  # of a topic partition: a producer's batch, and enough for any speed
 
 
@@ -202,7 +203,8 @@ class Fetching:
 
     def _rest_s(self, source: Source, records: int) -> float:
         """After a batch of so many."""
-        rest_ms = min(REST_MS * self._partitions + REST_MS_A_RECORD * records, LONGEST_REST_MS)
+        least_ms = max(REST_MS * self._partitions, SHORTEST_REST_MS)
+        rest_ms = min(least_ms + REST_MS_A_RECORD * records, LONGEST_REST_MS)
         return source.group.patience * rest_ms / 1000
 
     def next_rested_s(self, group: Group) -> float:
