@@ -155,7 +155,8 @@ class Store:
             try:
                 self._db.write(batch)
             except Exception as exc:
-                raise DataDirError(f"the state in {self.path} cannot be written ({exc}): see to disk, space") from exc
+                where = f"the state in {self.path}"
+                raise DataDirError(f"{where} cannot be written ({exc}): see to disk and space") from exc
             self.next_offset, self.written_at = next_offset, now
 
         return write

@@ -1,10 +1,10 @@
 """How many workers, partitions, bytes: a model over what deploy/BENCHMARKS.md measured, for planning.
 
-    cores   = events a second x (EVENT_US + rows an event x ROW_US) + partitions x TRANSACTION_MS / checkpoint_ms
+    cores   = events a second x (EVENT_US + rows an event x ROW_US) + partitions x TRANSACTION_MS / LONGEST_REST_MS
     workers = cores / BUSY, and enough that each one's cache fits into MEMORY_BYTES
 
-Worked number: 100,000 events a second with a row each cost 4.2 cores, 48 partitions with two transactions a second 0.2
-more; 4.4 cores make 8 workers that are 60 % busy at most.
+Worked number: 100,000 events a second with a row each cost 4.1 cores, 48 partitions with four transactions a second 1.0
+more; 5.1 cores make 9 workers that are 60 % busy at most, and 12 that have four partitions each.
 """
 
 from math import ceil
@@ -12,20 +12,21 @@ from typing import Final
 
 import msgspec
 
+from streamer.engine.fetching import LONGEST_REST_MS
 from streamer.settings import Settings
 from streamer.tools.doctor.machine import USER_BYTES, memory_bytes
 
-EVENT_US: Final = 20.0  # CPU of an event without its row
-ROW_US: Final = 22.0  # CPU of a row written, beside a busy broker
+EVENT_US: Final = 9.2  # CPU of an event without its row
+ROW_US: Final = 32.0  # CPU of a row written, beside a busy broker
 ROWS_AN_EVENT: Final = 1.0  # of many users nearly each event has a row of its own; few active ones share (0.3)
-TRANSACTION_MS: Final = 2.0  # CPU of a partition's checkpoint beyond its rows (ENGINE's measurements with aiokafka)
-BROKER_US: Final = 8.0  # the broker's CPU of an event, for one copy
+TRANSACTION_MS: Final = 5.0  # CPU of a batch and its checkpoint, however small: at 1,000 events a second half of a core
+BROKER_US: Final = 4.0  # the broker's CPU of an event, for one copy
 COPIES: Final = 3
 BUSY: Final = 0.6  # the rest is for peaks, for catching up, and for the partitions of a worker that is away
 MEMORY_BYTES: Final = 6 << 30  # for one worker's cache: beyond it a restart warms up for long
-USER_ON_DISK_BYTES: Final = 2200  # of some 90 events, compressed and compacted; newcomers take 211
+USER_ON_DISK_BYTES: Final = 2200  # of some 90 events, compressed and compacted; newcomers take 221
 COMPACTION: Final = 2  # old and new tables stand side by side while RocksDB compacts
-RESTORE_ROWS_A_SECOND: Final = 250_000
+RESTORE_ROWS_A_SECOND: Final = 225_000
 SPARE: Final = 4  # partitions a worker: they are for ever, and the most that the fleet can grow to
 SMALLEST: Final = 12  # partitions, and then twice as many until it is enough: evenly over most numbers of workers
 
@@ -49,7 +50,7 @@ def size(users: int, events_per_second: int, cached: float = 0.1) -> Size:
     by_memory = ceil(users * cached * USER_BYTES / MEMORY_BYTES)
     cores = events_per_second * (EVENT_US + ROWS_AN_EVENT * ROW_US) / 1e6
     partitions = _partitions(max(by_memory, ceil(cores / BUSY), 2))
-    cores += partitions * TRANSACTION_MS / Settings.model_fields["checkpoint_ms"].default
+    cores += partitions * TRANSACTION_MS / LONGEST_REST_MS
     workers = _even(max(by_memory, ceil(cores / BUSY), 2), partitions)
     of_worker = max(ceil(users * cached / workers), 10_000)
     settings = Settings.model_construct(partitions=partitions // workers, cache_users=of_worker)
