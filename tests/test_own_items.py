@@ -23,7 +23,7 @@ from streamer.pipeline.own_items import (
     ItemRow,
     OwnItems,
 )
-from streamer.pipeline.signals import Learned
+from streamer.pipeline.signals import Learned, join
 from streamer.pipeline.space import ItemSpace
 from streamer.pipeline.storing import ROWS_EVERY_MS, ROWS_PER_S
 from streamer.pipeline.turns import BURST_MS, PAUSE_MS, at_once
@@ -49,21 +49,28 @@ class Owner:
         self, *signals: tuple[str, int], before: tuple[str, ...] = (), weight: float = 1.0, **tags: list[str]
     ) -> None:
         """(item, ts) each, all with the same items before them and weight; tags that events brought, by item."""
+        self.own.learn(join([self.record(*signals, before=before, weight=weight, **tags)]), self.space)
+
+    def record(
+        self, *signals: tuple[str, int], before: tuple[str, ...] = (), weight: float = 1.0, **tags: list[str]
+    ) -> Learned:
+        """The next record, decoded and not learned yet."""
         items = list(dict.fromkeys(item_id for item_id, _ in signals))
         predecessors = np.zeros((len(signals), PREDECESSORS), np.uint64)
         predecessors[:, : len(before)] = [hash_id(item_id) for item_id in before]
         for item_id in before:
             self.catalogue.see(item_id)
-        learned = Learned(
+        self.offset += 1
+        return Learned(
             items=items,
-            item=np.array([items.index(item_id) for item_id, _ in signals], np.uint32),
+            item=np.array([items.index(item_id) for item_id, _ in signals]),
             ts=np.array([ts for _, ts in signals], np.int64),
             weight=np.full(len(signals), weight, np.float32),
             predecessors=predecessors,
             tags={items.index(item_id): own for item_id, own in tags.items()},
+            offset=np.full(len(items), self.offset - 1),
+            before=np.zeros(len(items), np.int64),
         )
-        self.own.learn(learned, self.space, self.offset)
-        self.offset += 1
 
     def take(self, now_ms: int = NOW, *, everything: bool = True) -> tuple[Taken, Taken]:
         """What a checkpoint stores and publishes."""
@@ -215,6 +222,28 @@ def test_learning_again_from_the_same_signals_gives_the_same_models_wherever_bat
     for signal in signals:
         two.learn(signal, before=("item 1", "item 2"))
     assert one.own.signals == two.own.signals == 47
+    assert one.models() == two.models()
+
+
+def test_records_learned_together_are_learned_as_one_by_one() -> None:
+    """Once all items are known. Those that a row has learned before are left out, and each row lacks its first."""
+    names = [f"item {i}" for i in range(5)]
+    one, two = Owner(), Owner()
+    for owner in (one, two):
+        owner.learn(*((name, T0) for name in names))
+        owner.take()
+        owner.own.learned_to[owner.own.row_of["item 3"]] = 5
+    for owner in (one, two):
+        records = [
+            owner.record(*((names[i % n], T0 + i) for i in range(2 * n)), before=("item 1", "item 2"), weight=n / 2)
+            for n in (2, 5, 3, 4, 5, 1)
+        ]
+        for some in [records] if owner is two else [[record] for record in records]:
+            owner.own.learn(join(some), owner.space)
+    assert one.own.signals == two.own.signals == 45
+    assert one.own.storing.lacking.tolist() == two.own.storing.lacking.tolist()
+    assert one.own.storing.lacking_signal.tolist() == two.own.storing.lacking_signal.tolist()
+    assert [one.own.storing.lacking[one.own.row_of[name]] for name in names] == [2, 2, 3, 6, 3]
     assert one.models() == two.models()
 
 

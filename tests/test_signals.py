@@ -52,7 +52,7 @@ def test_every_owner_gets_the_signals_of_its_items_in_their_order(batches: list[
         outbox.add(batch(catalogue, signals))
     everything = [signal for signals in batches for signal in signals]
     assert len(outbox) == len(everything)
-    arrived = {owner: signals_of(decode(value)) for owner, value in outbox.take(catalogue)}
+    arrived = {owner: signals_of(decode(value, 0)) for owner, value in outbox.take(catalogue)}
     assert arrived == {
         owner: mine
         for owner in set(OWNERS.values())
@@ -71,7 +71,7 @@ def test_an_item_is_named_once_however_many_signals_it_has() -> None:
     catalogue, outbox = shop(), Outbox()
     outbox.add(batch(catalogue, [("mug", T0 + i, 1.0, [7] * PREDECESSORS) for i in range(100)]))
     [(_, value)] = outbox.take(catalogue)
-    assert decode(value).items == ["mug"]
+    assert decode(value, 0).items == ["mug"]
     assert len(value) < 100 * 115
 
 
@@ -82,14 +82,14 @@ def test_signals_that_no_record_can_hold_travel_in_several_in_order() -> None:
     records = outbox.take(catalogue)
     assert len(records) > 1
     assert max(len(value) for _, value in records) <= RECORD_BYTES
-    assert [signal for _, value in records for signal in signals_of(decode(value))] == sent
+    assert [signal for _, value in records for signal in signals_of(decode(value, 0))] == sent
 
 
 def test_tags_of_events_travel_with_their_item() -> None:
     catalogue, outbox = shop(), Outbox()
     outbox.add(batch(catalogue, [(name, T0, 1.0, [0] * PREDECESSORS) for name in ("mug", "tent")], {"tent": ("blue",)}))
     [(_, value)] = outbox.take(catalogue)
-    learned = decode(value)
+    learned = decode(value, 0)
     assert {learned.items[n]: tags for n, tags in learned.tags.items()} == {"tent": ["blue"]}
 
 
@@ -99,7 +99,7 @@ def test_the_first_tags_of_all_events_on_an_item_travel_and_each_once() -> None:
         tags = (f"first {n}", "", *(f"{n} {i}" for i in range(3)), "again")
         outbox.add(batch(catalogue, [("mug", T0, 1.0, [0] * PREDECESSORS)], {"mug": tags}))
     [(_, value)] = outbox.take(catalogue)
-    [tags_of_mug] = decode(value).tags.values()
+    [tags_of_mug] = decode(value, 0).tags.values()
     assert tags_of_mug[:6] == ["first 0", "0 0", "0 1", "0 2", "again", "first 1"]
     assert len(tags_of_mug) == len(set(tags_of_mug)) == TAGS_PER_ITEM
 
@@ -113,4 +113,4 @@ def test_an_item_whose_events_bring_empty_tags_only_has_none() -> None:
 def test_signals_of_a_newer_worker_are_refused() -> None:
     newer = msgspec.msgpack.encode(Signals(LAYOUT + 1, [], b"", b"", b"", b""))
     with pytest.raises(StateError, match=r"signals of layout 2, this worker knows 1: upgrade all workers"):
-        decode(newer)
+        decode(newer, 0)

@@ -165,8 +165,9 @@ class Partition:
     def apply_signals(self, takes: Iterable[Take]) -> None:
         """Learn what events, here and in other partitions, taught about our items."""
         with metrics.stage("learn"):
-            for record in (record for take in takes for record in take.records):
-                self.own_items.learn(signals_.decode(record.value), self.shared.space, record.offset)
+            records = [signals_.decode(record.value, record.offset) for take in takes for record in take.records]
+            if records:
+                self.own_items.learn(signals_.join(records), self.shared.space)
 
     def advance(self, take: Take) -> None:
         """The records of a take are applied."""

