@@ -75,39 +75,38 @@ class Outbox:
         own_tags: dict[int, tuple[str, ...]] = {}
         for slot, tags in (entry for batch in batches for entry in batch.own_tags.items()):
             join_tags(own_tags, slot, tags)
-        everything = Batch(items, ts, weight, predecessors, own_tags)
-        owners = catalogue.owners[items]
-        order = np.argsort(owners, kind="stable")
-        bounds = np.flatnonzero(np.diff(owners[order])) + 1
+        order = np.argsort(catalogue.owners[items], kind="stable")
+        by_owner = Batch(items[order], ts[order], weight[order], predecessors[order], own_tags)
+        owners = catalogue.owners[by_owner.items]
+        starts = [0, *(np.flatnonzero(np.diff(owners)) + 1).tolist()]
         return [
-            (int(owners[rows[0]]), record)
-            for rows in np.split(order, bounds)
-            for record in _records(everything, rows, catalogue)
+            (int(owners[start]), record)
+            for start, end in zip(starts, [*starts[1:], len(order)], strict=True)
+            for record in _records(by_owner, start, end, catalogue)
         ]
 
 
-def _records(batch: Batch, rows: NDArray[np.int64], catalogue: Catalogue) -> list[bytes]:
-    """Rows of a batch, cut in halves until each part fits into a record."""
-    items, ts, weight, predecessors, own_tags = batch
-    record = _pack(Batch(items[rows], ts[rows], weight[rows], predecessors[rows], own_tags), catalogue)
-    if len(record) <= RECORD_BYTES or len(rows) == 1:
+def _records(batch: Batch, start: int, end: int, catalogue: Catalogue) -> list[bytes]:
+    """A part of a batch, cut in halves until each fits into a record."""
+    record = _pack(batch, slice(start, end), catalogue)
+    if len(record) <= RECORD_BYTES or end - start == 1:
         return [record]
-    first, second = np.array_split(rows, 2)
-    return _records(batch, first, catalogue) + _records(batch, second, catalogue)
+    middle = (start + end) // 2
+    return _records(batch, start, middle, catalogue) + _records(batch, middle, end, catalogue)
 
 
-def _pack(batch: Batch, catalogue: Catalogue) -> bytes:
-    slots, item = np.unique(batch.items, return_inverse=True)
-    named = slots.tolist()
+def _pack(batch: Batch, part: slice, catalogue: Catalogue) -> bytes:
+    items = batch.items[part].tolist()
+    place = {slot: n for n, slot in enumerate(dict.fromkeys(items))}
     return _encode(
         Signals(
             layout=LAYOUT,
-            items=[catalogue.ids[slot] for slot in named],
-            item=item.astype("<u4").tobytes(),
-            ts=batch.ts.tobytes(),
-            weight=batch.weight.tobytes(),
-            predecessors=batch.predecessors.tobytes(),
-            tags={n: list(batch.own_tags[slot]) for n, slot in enumerate(named) if slot in batch.own_tags},
+            items=[catalogue.ids[slot] for slot in place],
+            item=np.array([place[slot] for slot in items], "<u4").tobytes(),
+            ts=batch.ts[part].tobytes(),
+            weight=batch.weight[part].tobytes(),
+            predecessors=batch.predecessors[part].tobytes(),
+            tags={n: list(batch.own_tags[slot]) for slot, n in place.items() if slot in batch.own_tags},
         )
     )
 
