@@ -12,6 +12,7 @@ last published:
 Shares are taken at the user's own newest event: nobody's profile changes by silence.
 """
 
+import math
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -87,13 +88,27 @@ def cosines(users: Users, slots: NDArray[np.int64], vectors: NDArray[np.float32]
 
     A null vector means that nothing was known of the user's items: getting to know them moves nobody.
     """
-    has_one = users.head["counts"][slots, N_VECTOR] > 0
-    old = users.vector[slots].astype(np.float64) * has_one[:, None]
-    new = vectors.astype(np.float64)
-    norms = np.linalg.norm(old, axis=1), np.linalg.norm(new, axis=1)
-    product = norms[0] * norms[1]
-    cosine = np.einsum("ij,ij->i", old, new) / np.where(product > 0, product, 1)
-    return np.where(has_one | (norms[1] == 0), np.where(product > 0, cosine, 1.0), 0.0)
+    out = np.empty(len(slots))
+    _cosines(users, slots, vectors, out)
+    return out
+
+
+@leaf
+def _cosines(users, slots, vectors, out):  # type: ignore[no-untyped-def]
+    for i in range(len(slots)):
+        product = old_square = new_square = 0.0
+        for k in range(vectors.shape[1]):
+            old, new = np.float64(users.vector[slots[i], k]), np.float64(vectors[i, k])
+            product += old * new
+            old_square += old * old
+            new_square += new * new
+        has_one = users.head[slots[i]].counts[N_VECTOR] > 0
+        if not has_one and new_square > 0:
+            out[i] = 0.0
+        elif not has_one or old_square == 0 or new_square == 0:
+            out[i] = 1.0
+        else:
+            out[i] = product / math.sqrt(old_square * new_square)
 
 
 def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
