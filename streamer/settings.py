@@ -115,7 +115,10 @@ class Settings(BaseSettings):
         le=65_536,
     )
     checkpoint_ms: Milliseconds = option(
-        500, "ms", "the longest time between checkpoints under load; idle ones come at once", le=60_000
+        500,
+        "ms",
+        "the longest time between checkpoints under load, mostly half of it; idle ones come at once",
+        le=60_000,
     )
     checkpoint_backlog_ms: Milliseconds = option(
         5_000,

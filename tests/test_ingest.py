@@ -112,13 +112,13 @@ async def send(deployment: Deployment, partition: int, values: list[bytes], topi
 def resting(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rests of a minute."""
     monkeypatch.setattr(fetching, "REST_MS", 60_000.0)
-    monkeypatch.setattr(fetching, "LONGEST_REST_MS", 60_000.0)
+    monkeypatch.setattr(fetching, "LONGEST_REST", 120.0)
 
 
 @pytest.fixture
 def restless(monkeypatch: pytest.MonkeyPatch) -> None:
     """No rests."""
-    monkeypatch.setattr(fetching, "LONGEST_REST_MS", 0.0)
+    monkeypatch.setattr(fetching, "LONGEST_REST", 0.0)
 
 
 @pytest.mark.usefixtures("resting")

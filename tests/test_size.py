@@ -23,7 +23,7 @@ def test_workers_have_equal_shares_room_to_grow_and_time_left(users: int, events
     found = size(users, events, cached)
     assert found.partitions % found.workers == 0
     assert found.workers >= 2
-    transactions = found.partitions * model.TRANSACTION_MS / model.LONGEST_REST_MS
+    transactions = found.partitions * model.TRANSACTION_MS / model.REST_MS
     busy = events * (model.EVENT_US + model.ROW_US) / 1e6 + transactions
     assert busy <= model.BUSY * found.workers * (1 + 1e-9)
     assert found.cache_users * model.USER_BYTES <= model.MEMORY_BYTES + model.USER_BYTES

@@ -29,7 +29,8 @@ WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out
 BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records
 SOURCES: Final = len(KINDS) + 2  # topics: events, items, signals
 REST_MS, REST_MS_A_RECORD = 10.0, 0.8  # a partition of ours; a record of the last batch
-SHORTEST_REST_MS, LONGEST_REST_MS = 50.0, 250.0  # each checkpoint is work for the broker, too
+SHORTEST_REST_MS: Final = 50.0  # each checkpoint is work for the broker, too
+LONGEST_REST: Final = 0.5  # of `checkpoint_ms`
 SMALLEST_CHUNK, LARGEST_CHUNK = 64 << 10, 1 << 20  # of a topic partition: a producer's batch, and enough for any speed
 
 
@@ -204,7 +205,7 @@ class Fetching:
     def _rest_s(self, source: Source, records: int) -> float:
         """After a batch of so many."""
         least_ms = max(REST_MS * self._partitions, SHORTEST_REST_MS)
-        rest_ms = min(least_ms + REST_MS_A_RECORD * records, LONGEST_REST_MS)
+        rest_ms = min(least_ms + REST_MS_A_RECORD * records, LONGEST_REST * self._settings.checkpoint_ms)
         return source.group.patience * rest_ms / 1000
 
     def next_rested_s(self, group: Group) -> float:

@@ -1,6 +1,6 @@
 """How many workers, partitions, bytes: a model over what deploy/BENCHMARKS.md measured, for planning.
 
-    cores   = events a second x (EVENT_US + rows an event x ROW_US) + partitions x TRANSACTION_MS / LONGEST_REST_MS
+    cores   = events a second x (EVENT_US + rows an event x ROW_US) + partitions x TRANSACTION_MS / REST_MS
     workers = cores / BUSY, and enough that each one's cache fits into MEMORY_BYTES
 
 Worked number: 100,000 events a second with a row each cost 4.1 cores, 48 partitions with four transactions a second 1.0
@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from streamer.engine.fetching import LONGEST_REST_MS
+from streamer.engine.fetching import LONGEST_REST
 from streamer.settings import Settings
 from streamer.tools.doctor.machine import USER_BYTES, memory_bytes
 
@@ -20,6 +20,7 @@ EVENT_US: Final = 9.2  # CPU of an event without its row
 ROW_US: Final = 32.0  # CPU of a row written, beside a busy broker
 ROWS_AN_EVENT: Final = 1.0  # of many users nearly each event has a row of its own; few active ones share (0.3)
 TRANSACTION_MS: Final = 5.0  # CPU of a batch and its checkpoint, however small: at 1,000 events a second half of a core
+REST_MS: Final = LONGEST_REST * Settings.model_fields["checkpoint_ms"].default
 BROKER_US: Final = 4.0  # the broker's CPU of an event, for one copy
 COPIES: Final = 3
 BUSY: Final = 0.6  # the rest is for peaks, for catching up, and for the partitions of a worker that is away
@@ -50,7 +51,7 @@ def size(users: int, events_per_second: int, cached: float = 0.1) -> Size:
     by_memory = ceil(users * cached * USER_BYTES / MEMORY_BYTES)
     cores = events_per_second * (EVENT_US + ROWS_AN_EVENT * ROW_US) / 1e6
     partitions = _partitions(max(by_memory, ceil(cores / BUSY), 2))
-    cores += partitions * TRANSACTION_MS / LONGEST_REST_MS
+    cores += partitions * TRANSACTION_MS / REST_MS
     workers = _even(max(by_memory, ceil(cores / BUSY), 2), partitions)
     of_worker = max(ceil(users * cached / workers), 10_000)
     settings = Settings.model_construct(partitions=partitions // workers, cache_users=of_worker)
