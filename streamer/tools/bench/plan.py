@@ -22,7 +22,7 @@ class Plan(NamedTuple):
 # Some ten seconds a round: all are in their stride, and a run stays under a quarter of an hour.
 FULL: Final = Plan(
     speed=speed.Size(World(users=50_000, items=10_000, events=800_000), rounds=3, faust_s=15.0),
-    latency=latency.Size(users=20_000, rates=(1_000, 10_000), seconds=20.0),
+    latency=latency.Size(users=20_000, rates=(10, 1_000, 10_000), seconds=20.0),
     http=http.Size(users=20_000, events=(0, 1_000, 10_000), questions=1_000, seconds=20.0),
     growth=growth.Size(
         users=(10_000, 100_000, 1_000_000), items=(1_000, 10_000, 100_000), stretch=200_000, small_cache=50_000
