@@ -67,7 +67,7 @@ def transitions(deployment: Deployment) -> Transitions:
     """By item and time of each event: the items that its user had before, newest first, as the signals say."""
     found: Transitions = {}
     for each in deployment.read(deployment.settings.signals_topic):
-        told = signals.decode(each.value)
+        told = signals.decode(each.value, each.offset)
         for n, item in enumerate(told.item.tolist()):
             found[told.items[item], int(told.ts[n])] = [hashed for hashed in told.predecessors[n].tolist() if hashed]
     return found

@@ -17,7 +17,7 @@ BECAUSE: Final = 3  # items named behind an interest: enough for a sentence
 
 
 class TopInterests(NamedTuple):
-    """The first `k` interests of n users, strongest first. Behind a user's last the tag is 0, the rest is not set."""
+    """The first `k` interests of n users, strongest first. Places beyond a user's last are 0, in `because` -1."""
 
     tag: NDArray[np.uint64]  # [n, k]
     last_ts: NDArray[np.int64]  # [n, k]
@@ -31,10 +31,10 @@ def top_interests(
     """The first `most` interests of each user; weights fade with the half-life. Changes nothing."""
     n, items = len(slots), catalogue.table
     out = TopInterests(
-        tag=np.empty((n, most), np.uint64),
-        last_ts=np.empty((n, most), np.int64),
-        numbers=np.empty((n, most, 5)),
-        because=np.empty((n, most, BECAUSE), np.int64),
+        tag=np.zeros((n, most), np.uint64),
+        last_ts=np.zeros((n, most), np.int64),
+        numbers=np.zeros((n, most, 5)),
+        because=np.full((n, most, BECAUSE), -1),
     )
     _read(users, slots, assessed, half_life_ms, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
     return out
@@ -46,7 +46,6 @@ def _read(users, slots, assessed, half_life_ms, item_keys, item_values, item_tag
     for i in range(len(slots)):
         s = slots[i]
         shown = _strongest_first(assessed.share[assessed.at[i] : assessed.at[i + 1]], order)
-        out.tag[i, shown:], out.because[i, :shown] = 0, -1
         _read_numbers(users, s, half_life_ms, assessed, order[:shown], out, i)
         first, n = place(users, s, N_RECENT), np.int64(users.head[s].counts[N_RECENT])
         _find_because(
