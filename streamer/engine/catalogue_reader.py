@@ -27,7 +27,7 @@ log = structlog.get_logger(__name__)
 
 POLL_MS: Final = 100
 REFRESH_S: Final = 2.0  # Gram matrix and population shares: they move slowly, and cost 100 ns an item
-PIECE, SHORT_PIECE = 500, 50  # records taken in at once: 10 ms, and 1 ms while slices are short
+PIECE, SHORT_PIECE = 500, 50  # records taken in at once; while slices are short
 CATCH_UP_S: Final = 2.0  # an event waits no longer for the description of its item
 
 

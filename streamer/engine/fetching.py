@@ -111,13 +111,11 @@ class Fetching:
         self._buffers: dict[TopicPartition, Buffer] = {}
         self._sources: dict[tuple[int, int], Source] = {}
         self._room = asyncio.Event()  # something was given back
-        self._partitions = 0
         self.consumer: Any = None
 
     def open(self, positions: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> None:
         """Begin anew at these positions; `ends` is where the topic partitions end by now."""
         self.close()
-        self._partitions = len({tp.partition for tp in positions})
         for tp, position in positions.items():
             group = self._group_of[tp.topic]
             source = self._sources.setdefault((id(group), tp.partition), Source(group, tp.partition))
@@ -204,7 +202,7 @@ class Fetching:
 
     def _rest_s(self, source: Source, records: int) -> float:
         """After a batch of so many."""
-        least_ms = max(REST_MS * self._partitions, SHORTEST_REST_MS)
+        least_ms = max(REST_MS * len(self.sources(source.group)), SHORTEST_REST_MS)
         rest_ms = min(least_ms + REST_MS_A_RECORD * records, LONGEST_REST * self._settings.checkpoint_ms)
         return source.group.patience * rest_ms / 1000
 

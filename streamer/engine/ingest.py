@@ -159,7 +159,7 @@ class Ingest(Service, ConsumerRebalanceListener):
         began_s = time.monotonic()
         few = await self._fetch() < MANY
         await self.fetching.wait_for_room()
-        if few:  # each round costs as much as fifty records
+        if few:  # a round costs the same however few they are
             await asyncio.sleep(max(began_s + READ_S - time.monotonic(), 0))
 
     def _require_member(self) -> None:

@@ -26,7 +26,7 @@ from streamer.events import KIND_OF_TOPIC
 from streamer.model.tag_mix import new_learned, new_work
 from streamer.pipeline import signals as signals_
 from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
-from streamer.pipeline.cut import CHANGED, DUE, HEARTBEAT, PIECE, Candidates, Cut, cut, join, pieces
+from streamer.pipeline.cut import PIECE, Candidates, Cut, cut, join, pieces, slots_to_look_at
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import APPLIED, DUPLICATE, Columns, Folded, fold
 from streamer.pipeline.layout import TAGS
@@ -254,7 +254,7 @@ class Partition:
         cache.tick += 1
         changed = np.concatenate([*self._changed, np.zeros(0, np.int64)]).astype(np.int64)
         self._changed, self.changed_rows = [], 0
-        slots, why = _all_of(changed, self._due_slots(now), self._silent_slots(now))
+        slots, why = slots_to_look_at(changed, self._due_slots(now), self._silent_slots(now))
         cache.unsaved[slots] = IN_FLIGHT
         keys = [cache.key_of[slot] for slot in slots.tolist()]
         due_ms, cuts = self._due_time(now, changed), list[Cut]()
@@ -383,17 +383,6 @@ class Partition:
     def _own_name(self, key: bytes) -> str | None:
         raw = self.named.unstored(key) or self._store.get(key)
         return None if raw is None else raw.decode()
-
-
-def _all_of(
-    changed: NDArray[np.int64], due: NDArray[np.int64], silent: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """All slots that a cut looks at, each once, and why. What changed once more and is due is due all the same."""
-    if not len(due) + len(silent):
-        return changed, np.full(len(changed), CHANGED)
-    silent = np.setdiff1d(silent, np.concatenate([changed, due]))
-    slots = np.concatenate([changed, np.setdiff1d(due, changed), silent])
-    return slots, np.select([np.isin(slots, due), np.isin(slots, silent)], [DUE, HEARTBEAT], CHANGED)
 
 
 def _count(kind: str, **outcomes: int) -> None:

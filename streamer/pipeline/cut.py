@@ -52,6 +52,17 @@ class Cut(NamedTuple):
     held: NDArray[np.int64]  # slots whose change is newly held back
 
 
+def slots_to_look_at(
+    changed: NDArray[np.int64], due: NDArray[np.int64], silent: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """All slots that a cut looks at, each once, and why. What changed once more and is due is due all the same."""
+    if not len(due) + len(silent):
+        return changed, np.full(len(changed), CHANGED)
+    silent = np.setdiff1d(silent, np.concatenate([changed, due]))
+    slots = np.concatenate([changed, np.setdiff1d(due, changed), silent])
+    return slots, np.select([np.isin(slots, due), np.isin(slots, silent)], [DUE, HEARTBEAT], CHANGED)
+
+
 def pieces(candidates: Candidates, size: int) -> Iterator[Candidates]:
     """Parts for `cut` of so many users, one at least."""
     for first in range(0, max(len(candidates.keys), 1), size):

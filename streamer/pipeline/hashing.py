@@ -65,14 +65,7 @@ def lookup(keys, values, key):  # type: ignore[no-untyped-def]
 
 @leaf
 def lookup_all(keys, values, wanted, out):  # type: ignore[no-untyped-def]
-    """`lookup` of every key of `wanted` u64[n] into `out` i32[n]."""
-    for i in range(len(wanted)):
-        out[i] = lookup(keys, values, wanted[i])
-
-
-@leaf
-def find_all(keys, values, wanted, out):  # type: ignore[no-untyped-def]
-    """As `lookup_all`, into i64[n]; returns how many keys are not there, 0 aside."""
+    """`lookup` of every key of `wanted` u64[n] into `out` i32[n] or i64[n]; returns how many are missing, 0 aside."""
     missing = 0
     for i in range(len(wanted)):
         out[i] = lookup(keys, values, wanted[i])

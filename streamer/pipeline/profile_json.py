@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.pipeline.hashing import HashTable, find_all
+from streamer.pipeline.hashing import HashTable, lookup_all
 from streamer.pipeline.json_bytes import ESCAPED_BYTES, NUMBER_BYTES, Quoted, literal
 from streamer.pipeline.layout import CURRENCIES, N_RECENT, Users, recent_items
 from streamer.pipeline.moves import Moves
@@ -52,7 +52,7 @@ class Book:
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the names of hashes of any shape stand: from 0 in the catalogue, from -2 down beside it; -1 nowhere."""
         flat, where = hashes.reshape(-1), np.empty(hashes.size, np.int64)
-        if find_all(self._table.keys, self._table.values, flat, where):
+        if lookup_all(self._table.keys, self._table.values, flat, where):
             for i in np.flatnonzero((where < 0) & (flat != 0)).tolist():
                 where[i] = self._find_elsewhere(int(flat[i]))
         return where.reshape(hashes.shape)
