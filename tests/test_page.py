@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
@@ -201,7 +202,7 @@ async def test_map_shows_who_is_into_what_and_leads_to_people(visit: Visit) -> N
     await expect(visit.page.locator(".plane circle")).to_have_count(len(found["points"]))
     who, top = found["points"][0]["user_id"], found["points"][0]["top"]
     await visit.page.get_by_role("button", name=top, exact=True).click()
-    assert visit.page.url.endswith(f"#/map?tag={top}")
+    assert visit.page.url.endswith(f"#/map?{urlencode({'tag': top})}")
     chosen = visit.page.locator(".plane circle.chosen")
     await expect(chosen).to_have_count(sum(point["top"] == top for point in found["points"]))
     await visit.page.get_by_role("link", name=who, exact=True).click()
