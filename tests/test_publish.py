@@ -16,12 +16,13 @@ from streamer.pipeline.gate import INTERESTS
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.profile_json import Telling, tell_as
-from streamer.pipeline.publish import Names
+from streamer.pipeline.publish import Names, World
+from streamer.pipeline.reader import Reader
 from streamer.pipeline.rows import pack, unpack
 from streamer.profile import Interest, ItemEvent, Profile
 from tests.naive_mix import NaiveMix
 from tests.oracle import Replay
-from tests.pipeline_world import DAY_MS, ITEMS, T0, Line, Record, click, profiles, purchase, state_of
+from tests.pipeline_world import DAY_MS, ITEMS, SHAPE, T0, Catalogued, Line, Record, click, profiles, purchase, state_of
 
 # An item has one vote, for all its tags: nobody did anything yet, so these are the population's shares at any
 # half-life, and those in the catalogue, where every tag has one vote more.
@@ -214,12 +215,49 @@ def test_a_profile_that_is_read_later_says_why_its_version_was_published() -> No
     line.feed([click('],"changed":[', "mug")])
     [publication] = line.cut().publications
     line.feed([click("b", "mug", T0 + 1)])
-    read = publish.profile_as_json(line.world, line.slot("ann"), "ann")
+    read = reader().read(line.world, line.slot("ann"), "ann")
     published, told = (
         msgspec.json.decode(v, type=Profile) for v in (publication.value, tell_as(read, publication.value))
     )
     assert (told.changed, told.cause) == (published.changed, '],"changed":[')
     assert msgspec.structs.replace(told, changed=(), cause="") == msgspec.json.decode(read, type=Profile)
+
+
+def reader() -> Reader:
+    """As a worker has one, for the world of `Line`."""
+    return Reader(SHAPE.recent, 20, SHAPE.vector)
+
+
+def in_bulk(world: World, slot: int, user_id: str) -> bytes:
+    """The profile as a cut writes it."""
+    slots = np.array([slot])
+    telling = Telling([user_id.encode()], [b""], np.zeros(1, np.uint8), np.ones(1))
+    return publish.write(world, slots, publish.assess(world, slots), publish.fold_in(world, slots), telling).values[0]
+
+
+def test_profiles_read_one_after_the_other_are_those_that_a_cut_writes() -> None:
+    line, one = Line(), reader()
+    people = ["ann", "bob", "cid"]
+    for i, user_id in enumerate(people):
+        line.feed([click(f"{user_id} {item_id}", item_id, T0, user_id) for item_id in [*ITEMS][: 2 * i + 1]])
+    for user_id in ["cid", *people, "ann"]:  # from many items to few: nothing of the one before is left in the room
+        slot = line.slot(user_id)
+        assert one.read(line.world, slot, user_id) == in_bulk(line.world, slot, user_id)
+
+
+@pytest.mark.parametrize("items", [{}, {"pan": ["kitchen"]}])
+def test_names_beside_the_catalogue_are_found_for_one_as_for_many(items: Catalogued) -> None:
+    line, stranger, one = Line(), Line(items), reader()
+    line.feed([click("a", "mug"), click("b", "pan", T0 + 1), click("c", "lamp", user_id="bob")])
+    item, tag = {hash_id("mug"): "mug"}, {hash_id("gift"): "gift"}
+    elsewhere = line.world._replace(space=stranger.space, names=Names(item.get, tag.get))
+    for user_id in ("ann", "bob", "ann"):
+        slot = line.slot(user_id)
+        assert one.read(elsewhere, slot, user_id) == in_bulk(elsewhere, slot, user_id)
+    assert [it.item_id for it in msgspec.json.decode(one.read(elsewhere, 0, "ann"), type=Profile).recent_items] == [
+        *items,
+        "mug",
+    ]
 
 
 def test_users_that_are_read_together_do_not_mix() -> None:

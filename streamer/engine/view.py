@@ -18,9 +18,9 @@ from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
 from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
-from streamer.pipeline import publish
 from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
 from streamer.pipeline.profile_json import tell_as
+from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
 from streamer.pipeline.rows import unpack
 from streamer.recommendation import Quality, Recommendations, SimilarItems
@@ -59,6 +59,7 @@ class View:
         self._watchdog = watchdog
         # Two slots: a column of one has another memory layout for numba, which would compile everything once more.
         self._scratch = allocate(2, Shape(settings.recent_items, settings.seen_ids, settings.vector_dim))
+        self._reader = Reader(settings.recent_items, settings.interests, settings.vector_dim)
         self._started_at = time.time_ns() // 1_000_000
 
     def profile(self, user_id: str) -> ProfileJson | None:
@@ -116,7 +117,7 @@ class View:
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> ProfileJson:
         head = users.head[slot]
         version, as_of = int(head["version"]), int(head["as_of"])
-        value = publish.profile_as_json(partition.world._replace(users=users), slot, user_id)
+        value = self._reader.read(partition.world._replace(users=users), slot, user_id)
         published = self._feed.recent.find(user_id, version)
         if published is not None:  # rows do not keep why it was; where that is too long ago, it is not told
             value = tell_as(value, published.value)

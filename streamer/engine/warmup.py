@@ -16,6 +16,7 @@ from streamer.engine.position import Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.pipeline.item_model import decode_model
+from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
 from streamer.settings import Settings
 
@@ -52,12 +53,12 @@ def _rehearse(settings: Settings, directory: Path) -> None:
         for first in (0, EVENTS):  # the second time the user comes from the store
             partition = Partition(0, shared_state(settings))
             partition.store = store
-            _run(partition, first)
+            _run(partition, Reader(settings.recent_items, settings.interests, settings.vector_dim), first)
     finally:
         store.close()
 
 
-def _run(partition: Partition, first: int) -> None:
+def _run(partition: Partition, reader: Reader, first: int) -> None:
     now = partition.shared.now_ms()
     text = b'{"event_id":"%d","user_id":"u","item_id":"%d","ts":%d,"price":1,"currency":"EUR","tags":["a"]}'
     records = [Record(b"u", text % (i, i, now), now, i) for i in range(first, first + EVENTS)]
@@ -70,6 +71,7 @@ def _run(partition: Partition, first: int) -> None:
     for _, model in effects.models:
         partition.shared.catalogue.apply_model(decode_model(model or b""))
     partition.write_to_store(effects, 1)
+    reader.read(partition.world, 0, "u")
     _rank(partition)
 
 

@@ -67,6 +67,7 @@ __all__ = [
     "initial_vector",
     "learn",
     "recency_weights",
+    "ridge",
     "whitening",
 ]
 
@@ -129,7 +130,7 @@ def recency_weights(n: int) -> Floats:
 
 
 @njit(cache=True)
-def _ridge(item_vectors, slots, n, weights, gram_matrix, c0, reg, matrix, p):  # type: ignore[no-untyped-def]
+def ridge(item_vectors, slots, n, weights, gram_matrix, c0, reg, matrix, p):  # type: ignore[no-untyped-def]
     """The ridge solution for the items in the first `n` slots into `p` f64[k]; zeros when there is none."""
     prior(gram_matrix, c0, reg, matrix)
     p[:] = 0
@@ -169,7 +170,7 @@ def fold_in_many(
     matrix, p = np.zeros((k, k)), np.zeros(k)
     for u in range(len(out)):
         own = slots[starts[u] : starts[u + 1]]
-        _ridge(item_vectors, own, len(own), weights, gram_matrix, c0, reg, matrix, p)
+        ridge(item_vectors, own, len(own), weights, gram_matrix, c0, reg, matrix, p)
         for a in range(k):
             out[u, a] = p[a]
     return out

@@ -81,10 +81,17 @@ class Rows:
             at, size, room = (np.concatenate([column, more]) for column in (pool.at, pool.size, pool.room))
             self.pool = pool._replace(at=at, size=size, room=room)
 
+    def reserve(self) -> None:
+        """Have all places up to the limit at once: address space only, memory is taken as places are used.
+
+        A pool that doubles holds everything up while it is copied, for 100 ms at 100 MB.
+        """
+        self._lengthen(max(self.limit, len(self.pool.keys)))
+
     def make_room(self) -> bool:
         """Double the pool; at its limit, keep only the strongest keys of each row. False where neither can be done."""
         if 2 * len(self.pool.keys) <= self.limit:
-            self._double()
+            self._lengthen(2 * len(self.pool.keys))
             return True
         while self.pool.most > FEWEST:
             self._press(self.pool.most // 2)
@@ -100,15 +107,14 @@ class Rows:
             at=np.zeros_like(old.at),
             size=np.zeros_like(old.size),
             room=np.zeros_like(old.room),
-            keys=np.zeros_like(old.keys),
-            weights=np.zeros_like(old.weights),
+            keys=np.zeros(old.keys.shape, np.uint64),  # not zeros_like, which would take all the memory now
+            weights=np.zeros(old.weights.shape, np.float32),
         )
         _copy_strongest(old, self.pool)
 
-    def _double(self) -> None:
+    def _lengthen(self, places: int) -> None:
         pool, used = self.pool, int(self.pool.used[0])
-        keys = np.zeros(2 * len(pool.keys), np.uint64)
-        weights = np.zeros((2 * len(pool.keys), pool.weights.shape[1]), np.float32)
+        keys, weights = np.zeros(places, np.uint64), np.zeros((places, pool.weights.shape[1]), np.float32)
         keys[:used], weights[:used] = pool.keys[:used], pool.weights[:used]
         self.pool = pool._replace(keys=keys, weights=weights)
 

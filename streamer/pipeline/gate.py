@@ -53,13 +53,18 @@ class Assessed(NamedTuple):
 
 def assess(users: Users, slots: NDArray[np.int64], mind: Mind, thresholds: Thresholds) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
-    most = len(slots) * int(users.most[N_TAGS])
-    share, recent, prior = np.empty((3, most))
-    status, reasons = np.empty(most, np.uint8), np.zeros(len(slots), np.uint8)
-    at = np.zeros(len(slots) + 1, np.int64)
-    _assess(users, slots, mind, thresholds, Assessed(at, share, recent, prior, status, reasons))
-    n = at[-1]
-    return Assessed(at, share[:n], recent[:n], prior[:n], status[:n], reasons)
+    out = room(len(slots), len(slots) * int(users.most[N_TAGS]))
+    judge(users, slots, mind, thresholds, out)
+    n = out.at[-1]
+    return Assessed(out.at, out.share[:n], out.recent[:n], out.prior[:n], out.status[:n], out.reasons)
+
+
+def room(users: int, tags: int) -> Assessed:
+    """For the verdicts on so many users with so many tags in all."""
+    share, recent, prior = np.empty((3, tags))
+    return Assessed(
+        np.zeros(users + 1, np.int64), share, recent, prior, np.empty(tags, np.uint8), np.zeros(users, np.uint8)
+    )
 
 
 def rows_of(assessed: Assessed, rows: NDArray[np.int64]) -> Assessed:
@@ -118,7 +123,8 @@ def quantise(vectors: NDArray[np.float32]) -> NDArray[np.int8]:
 
 
 @leaf
-def _assess(users, slots, mind, thresholds, out):  # type: ignore[no-untyped-def]
+def judge(users, slots, mind, thresholds, out):  # type: ignore[no-untyped-def]
+    """`assess` into an `Assessed` with room for it, whose `reasons` are 0."""
     work, smoothing = mind.work, mind.scales.smoothing
     for i in range(len(slots)):
         s = slots[i]

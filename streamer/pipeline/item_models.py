@@ -44,6 +44,8 @@ class ItemModels:
         """
         self._follows_transitions = True
         self._links.limit = most_bytes // LINK_BYTES
+        if most_bytes < UNLIMITED:
+            self._links.reserve()
 
     def apply(self, slot: int, model: ItemModel) -> None:
         """Take in a model."""

@@ -172,12 +172,13 @@ def recent_of(users: Users, slot: int) -> NDArray[np.void]:
 def recent_items(users: Users, slots: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
     """The recent items (hashes) of users end to end, newest first, and where each user's begin, with the end."""
     at, items = np.zeros(len(slots) + 1, np.int64), np.empty(len(slots) * int(users.most[N_RECENT]), np.uint64)
-    _recent_items(users, slots, at, items)
+    copy_recent_items(users, slots, at, items)
     return items[: at[-1]], at
 
 
 @leaf
-def _recent_items(users, slots, at, out):  # type: ignore[no-untyped-def]
+def copy_recent_items(users, slots, at, out):  # type: ignore[no-untyped-def]
+    """`recent_items` into arrays with room for them; the first of `at` is 0."""
     for i in range(len(slots)):
         at[i + 1] = at[i] + users.head[slots[i]].counts[N_RECENT]
         first = place(users, slots[i], N_RECENT) - at[i]

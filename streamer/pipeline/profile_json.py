@@ -42,26 +42,34 @@ class Strings(NamedTuple):
     more_at: NDArray[np.int64]
 
 
+_NO_MORE: Final = Quoted()
+
+
 class Book:
     """Names by hash: those of a catalogue's `table`, whose values index `quoted`, and those that `name_of` knows."""
 
     def __init__(self, table: HashTable, quoted: Quoted, name_of: Callable[[int], str | None]) -> None:
         self._table, self._quoted, self._name_of = table, quoted, name_of
-        self._more, self._found = Quoted(), dict[int, int]()
+        self._more, self._found = _NO_MORE, dict[int, int]()
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the names of hashes of any shape stand: from 0 in the catalogue, from -2 down beside it; -1 nowhere."""
         flat, where = hashes.reshape(-1), np.empty(hashes.size, np.int64)
         if lookup_all(self._table.keys, self._table.values, flat, where):
-            for i in np.flatnonzero((where < 0) & (flat != 0)).tolist():
-                where[i] = self._find_elsewhere(int(flat[i]))
+            self.find_beside(flat, where)
         return where.reshape(hashes.shape)
+
+    def find_beside(self, hashes: NDArray[np.uint64], where: NDArray[np.int64]) -> None:
+        """Fill in where the names stand that the catalogue lacks: those that are below 0 in `where` i64[n]."""
+        for i in np.flatnonzero((where < 0) & (hashes != 0)).tolist():
+            where[i] = self._find_elsewhere(int(hashes[i]))
 
     def _find_elsewhere(self, key: int) -> int:
         if key not in self._found:
             name = self._name_of(key)
             self._found[key] = -1 if name is None else -2 - len(self._more)
             if name is not None:
+                self._more = Quoted() if self._more is _NO_MORE else self._more
                 self._more.append(name)
         return self._found[key]
 
@@ -138,7 +146,7 @@ def write(
         move_at=told.at,
     )
     texts = max(map(len, telling.keys), default=0) + max(map(len, telling.causes), default=0) + len(page.model)
-    bound = _bound(page, users, texts, items.longest, tags.longest)
+    bound = bound_of(page, users, texts, items.longest, tags.longest)
     values = _write(users, slots, page, items.strings, tags.strings, bound)
     what = told.what.tolist()
     return Written(values, [WHATS[what[at] if at < end else ACTIVITY] for at, end in pairwise(told.at.tolist())])
@@ -164,7 +172,7 @@ def tell_as(value: bytes, published: bytes) -> bytes:
     return value[: value.rindex(_TOLD)] + published[published.rindex(_TOLD) :]
 
 
-def _bound(page: Page, users: Users, texts: int, item: int, tag: int) -> int:
+def bound_of(page: Page, users: Users, texts: int, item: int, tag: int) -> int:
     """No profile is longer, in bytes; `texts`, `item` and `tag` are those of its strings."""
     interests, because, vector = *page.because.shape[1:], 2 * page.vectors.shape[1]
     entry = 60 + item + NUMBER_BYTES

@@ -52,6 +52,14 @@ class World(NamedTuple):
         """What shares depend on beside the users."""
         return Mind(self.space.catalogue.population, self.policy.scales, self.learned, self.work)
 
+    def item_book(self) -> Book:
+        """Items by hash."""
+        return Book(self.space.catalogue.table, self.space.catalogue.quoted_ids, self.names.item)
+
+    def tag_book(self) -> Book:
+        """Tags by hash."""
+        return Book(self.space.catalogue.tag_table, self.space.catalogue.quoted_tags, self.names.tag)
+
 
 def assess(world: World, slots: NDArray[np.int64]) -> Assessed:
     """Hold every user against what was last published. Changes nothing."""
@@ -72,21 +80,16 @@ def fold_in(world: World, slots: NDArray[np.int64]) -> NDArray[np.float32]:
 
 def profile(world: World, slot: int, user_id: str, reasons: int = 0, cause: str = "") -> Profile:
     """One user's profile as of now, with what changed for these `reasons`. Changes nothing."""
-    return _decode(profile_as_json(world, slot, user_id, reasons, cause))
-
-
-def profile_as_json(world: World, slot: int, user_id: str, reasons: int = 0, cause: str = "") -> bytes:
-    """The same as it goes over the wire."""
     slots = np.array([slot], np.int64)
     telling = Telling([user_id.encode()], [cause.encode()], np.array([reasons], np.uint8), np.ones(1))
-    return write(world, slots, assess(world, slots), fold_in(world, slots), telling).values[0]
+    return _decode(write(world, slots, assess(world, slots), fold_in(world, slots), telling).values[0])
 
 
 def write(
     world: World, slots: NDArray[np.int64], assessed: Assessed, vectors: NDArray[np.float32], telling: Telling
 ) -> Written:
     """Profiles as JSON. Changes nothing."""
-    users, catalogue = world.users, world.space.catalogue
+    users = world.users
     return profile_json.write(
         users,
         slots,
@@ -95,6 +98,6 @@ def write(
         telling,
         vectors,
         world.space.model,
-        Book(catalogue.table, catalogue.quoted_ids, world.names.item),
-        Book(catalogue.tag_table, catalogue.quoted_tags, world.names.tag),
+        world.item_book(),
+        world.tag_book(),
     )

@@ -30,6 +30,14 @@ class Sources(NamedTuple):
     newest_ts: int
 
 
+class Folding(NamedTuple):
+    """What users are folded in with."""
+
+    vectors: NDArray[np.float32]  # [items, k] by catalogue slot
+    weights: NDArray[np.float32]  # [recent items] by age
+    gram: NDArray[np.float64]  # [k, k]
+
+
 class Refreshed(NamedTuple):
     """What a refresh found, as of a version of the catalogue."""
 
@@ -87,6 +95,11 @@ class ItemSpace:
         self.catalogue.tag_prior, self.catalogue.prior_floor = refreshed.tag_prior, refreshed.prior_floor
         self.catalogue.has_new_tags &= refreshed.version != self.catalogue.version
 
+    @property
+    def folding(self) -> Folding:
+        """What users are folded in with now."""
+        return Folding(self.catalogue.vectors, self._weights, self.gram)
+
     def sources(self) -> Sources:
         """What a board is made from, as it is now: views, which a change of the catalogue may show through."""
         n, catalogue = len(self.catalogue), self.catalogue
@@ -118,10 +131,8 @@ class ItemSpace:
 
     def fold_in(self, recent_items: NDArray[np.uint64], at: NDArray[np.int64]) -> NDArray[np.float32]:
         """User vectors f32[n, dim] from their recent items end to end, newest first; user i has `at[i] : at[i + 1]`."""
-        slots = self.slots(recent_items)
-        return factors.fold_in_many(
-            self.catalogue.vectors, slots, at, self._weights, self.gram, factors.C0, factors.REG
-        )
+        vectors, weights, gram = self.folding
+        return factors.fold_in_many(vectors, self.slots(recent_items), at, weights, gram, factors.C0, factors.REG)
 
 
 def make_board(sources: Sources) -> board.Board:

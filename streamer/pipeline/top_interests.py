@@ -3,7 +3,6 @@
 from typing import Final, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from streamer.model.compiled import leaf
@@ -25,32 +24,48 @@ class TopInterests(NamedTuple):
     because: NDArray[np.int64]  # [n, k, BECAUSE] places of recent items; -1: none
 
 
+class Tagged(NamedTuple):
+    """Which tags items have. `keys`, `values`: from an item's hash to its row."""
+
+    keys: NDArray[np.uint64]
+    values: NDArray[np.int32]
+    tags: NDArray[np.uint64]  # [items, …] hashes
+    counts: NDArray[np.int64]  # [items]
+
+
 def top_interests(
     users: Users, slots: NDArray[np.int64], assessed: Assessed, catalogue: Catalogue, half_life_ms: float, most: int
 ) -> TopInterests:
     """The first `most` interests of each user; weights fade with the half-life. Changes nothing."""
-    n, items = len(slots), catalogue.table
-    out = TopInterests(
+    out = blank(len(slots), most)
+    read_top(users, slots, assessed, tagged(catalogue), half_life_ms, np.empty(most, np.int64), out)
+    return out
+
+
+def blank(n: int, most: int) -> TopInterests:
+    """Of n users none has any interest yet."""
+    return TopInterests(
         tag=np.zeros((n, most), np.uint64),
         last_ts=np.zeros((n, most), np.int64),
         numbers=np.zeros((n, most, 5)),
         because=np.full((n, most, BECAUSE), -1),
     )
-    _read(users, slots, assessed, half_life_ms, items.keys, items.values, catalogue.tags, catalogue.n_tags, out)
-    return out
 
 
-@njit(cache=True)
-def _read(users, slots, assessed, half_life_ms, item_keys, item_values, item_tags, n_item_tags, out):  # type: ignore[no-untyped-def]
-    order = np.empty(out.tag.shape[1], np.int64)
+def tagged(catalogue: Catalogue) -> Tagged:
+    """The items as they are now."""
+    return Tagged(catalogue.table.keys, catalogue.table.values, catalogue.tags, catalogue.n_tags)
+
+
+@leaf
+def read_top(users, slots, assessed, items, half_life_ms, order, out):  # type: ignore[no-untyped-def]
+    """`top_interests` into a blank one; `order` i64[k] is room to sort in."""
     for i in range(len(slots)):
         s = slots[i]
         shown = _strongest_first(assessed.share[assessed.at[i] : assessed.at[i + 1]], order)
         _read_numbers(users, s, half_life_ms, assessed, order[:shown], out, i)
         first, n = place(users, s, N_RECENT), np.int64(users.head[s].counts[N_RECENT])
-        _find_because(
-            users.recents[first : first + n], item_keys, item_values, item_tags, n_item_tags, out.tag[i], out.because[i]
-        )
+        _find_because(users.recents[first : first + n], items, out.tag[i], out.because[i])
 
 
 @leaf
@@ -87,17 +102,17 @@ def _read_numbers(users, s, half_life_ms, assessed, order, out, i):  # type: ign
 
 
 @leaf
-def _find_because(recents, item_keys, item_values, item_tags, n_item_tags, tags, because):  # type: ignore[no-untyped-def]
+def _find_because(recents, items, tags, because):  # type: ignore[no-untyped-def]
     """Recent items that carry an interest's tag, newest first."""
     for k in range(len(recents)):
-        item = lookup(item_keys, item_values, recents[k].item)
+        item = lookup(items.keys, items.values, recents[k].item)
         if item < 0:
             continue
-        for t in range(n_item_tags[item]):
+        for t in range(items.counts[item]):
             for r in range(len(tags)):
                 if tags[r] == 0:
                     break
-                if tags[r] == item_tags[item, t]:
+                if tags[r] == items.tags[item, t]:
                     _add_because(recents, k, because[r])
                     break
 
