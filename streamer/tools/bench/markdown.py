@@ -27,13 +27,13 @@ NOTES: Final = {
     ),
     "Latency": (
         "From the broker's append of an event to its append of the profile that the event changed; both topics have"
-        " the broker's own timestamps. Profiles that went out because a small change had waited long enough are not"
-        " counted."
+        " the broker's own timestamps. A change too small to be published at once waits an hour here: how late those"
+        " come is a setting."
     ),
     "The API under load": (
         "Profiles of users in memory, picked at random, over 32 connections, while events flow. The rate of the"
         " questions is held whatever the answers do, and an answer's time counts from when its question was due: what"
-        " waits behind a standstill is late too."
+        " waits behind a standstill is late too. Who asks goes first on the core that it shares with the broker."
     ),
     "Users": (
         "All users are in the cache. *Few active*: events of 10,000 of them, spread over all, so that rows and"
