@@ -133,7 +133,8 @@ def test_worker_that_was_idle_for_long_takes_over(kafka: EmbeddedKafka, tmp_path
         one = fleet.worker("one").wait_ready()
         idle = fleet.worker("idle").wait_ready()
         with Feed(fleet, RATE):
-            fleet.wait_progress(int(seconds * RATE))
+            for _ in range(seconds):
+                fleet.wait_progress(int(RATE))
             assert owned(idle) == 0
             one.kill()
             share(fleet, idle)
