@@ -27,7 +27,7 @@ from streamer.engine.topics import create_topics
 from streamer.events import Click, Item, Purchase
 from streamer.settings import Settings, load
 from tests.oracle import Replay, Rules, UserTruth
-from tests.worker_process import WorkerProcess, until
+from tests.worker_process import PATIENCE_S, WorkerProcess, until
 
 T = TypeVar("T")
 
@@ -161,14 +161,14 @@ class Deployment:
         return json.loads(records[-1].value) if records else {}
 
     # ---- how far
-    def until(self, condition: Callable[[], T], what: Callable[[], str] | str) -> T:
+    def until(self, condition: Callable[[], T], what: Callable[[], str] | str, within_s: float = PATIENCE_S) -> T:
         """As `until`, with an eye on the workers: one that ends is started again, or fails the test."""
 
         def tended() -> T:
             self.tend()
             return condition()
 
-        return until(tended, what)
+        return until(tended, what, within_s)
 
     def tend(self) -> None:
         """Look after the workers once, as a supervisor does."""
@@ -197,10 +197,14 @@ class Deployment:
             self._admin.close()
             self._admin = None
 
-    def wait_progress(self, events: int) -> None:
+    def wait_progress(self, events: int, within_s: float = PATIENCE_S) -> None:
         """Wait until checkpoints have so many more records than now."""
         begin = sum(self.committed().values())
-        self.until(lambda: sum(self.committed().values()) >= begin + events, lambda: f"progress\n{self._last_words()}")
+        self.until(
+            lambda: sum(self.committed().values()) >= begin + events,
+            lambda: f"progress\n{self._last_words()}",
+            within_s,
+        )
 
     def wait_drained(self) -> None:
         """Wait until a checkpoint has everything that was sent so far."""

@@ -8,7 +8,7 @@ from kafka import TopicPartition
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Feed
 from tests.fleet import FENCED, RATE, SOME, check, fleet_on, lose_disk, owned, share
-from tests.worker_process import WorkerProcess
+from tests.worker_process import PATIENCE_S, WorkerProcess
 
 
 def test_workers_that_come_and_go_in_order_cost_nothing(fleet: Deployment) -> None:
@@ -133,8 +133,7 @@ def test_worker_that_was_idle_for_long_takes_over(kafka: EmbeddedKafka, tmp_path
         one = fleet.worker("one").wait_ready()
         idle = fleet.worker("idle").wait_ready()
         with Feed(fleet, RATE):
-            for _ in range(seconds):
-                fleet.wait_progress(int(RATE))
+            fleet.wait_progress(int(seconds * RATE), within_s=seconds + PATIENCE_S)
             assert owned(idle) == 0
             one.kill()
             share(fleet, idle)

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
+from streamer.pipeline.item_models import LINK_BYTES
 from tests.pipeline_world import T0
 
 
@@ -100,6 +101,18 @@ def test_thousands_of_models_are_linked_while_everything_grows() -> None:
     found = steps(catalogue)
     assert len(found) == 2 * 2999
     assert all(found[names[i - 1], names[i]] == [float(i), 0.0] for i in range(1, 3000))
+
+
+def test_a_bounded_pool_is_never_copied_to_grow() -> None:
+    names = [f"item {i}" for i in range(3000)]
+    catalogue = shop(*names)
+    catalogue.models.follow_transitions(LINK_BYTES << 20)
+    keys, weights = catalogue.models.links.keys, catalogue.models.links.weights
+    for i in range(1, 3000):
+        catalogue.apply_model(model(names[i], names[i - 1], events=i))
+    assert len(steps(catalogue)) == 2 * 2999
+    assert catalogue.models.links.keys is keys
+    assert catalogue.models.links.weights is weights
 
 
 def test_transitions_are_kept_only_for_who_ranks() -> None:

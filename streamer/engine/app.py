@@ -5,7 +5,6 @@ import gc
 import logging
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -45,9 +44,6 @@ STOP_S = 25.0  # SIGTERM to exit: orchestrators commonly kill after 30 s
 # Objects between two collections of each generation. A batch makes thousands that die with it and are in no cycle:
 # with Python's own numbers (700, 10, 10) looking for cycles took a third of a cut's time.
 GARBAGE = (50_000, 20, 50)
-# A thread beside the loop (rankings made anew, the store's writes) keeps the interpreter this long, not Python's 5 ms:
-# a batch that left it for a moment, in numpy, would wait for it, and every question to the API with the batch.
-SWITCH_S = 0.0005
 
 
 class Boot(BootStrategy):
@@ -79,7 +75,6 @@ def run_worker(settings: Settings) -> int:
         warmup.compile_kernels(settings)
         ends.tell()
         gc.set_threshold(*GARBAGE)
-        sys.setswitchinterval(SWITCH_S)
         log.info("worker starts", version=__version__, brokers=settings.brokers, data_dir=str(settings.data_dir))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, largest))

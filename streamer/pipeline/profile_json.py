@@ -42,15 +42,12 @@ class Strings(NamedTuple):
     more_at: NDArray[np.int64]
 
 
-_NO_MORE: Final = Quoted()
-
-
 class Book:
     """Names by hash: those of a catalogue's `table`, whose values index `quoted`, and those that `name_of` knows."""
 
     def __init__(self, table: HashTable, quoted: Quoted, name_of: Callable[[int], str | None]) -> None:
         self._table, self._quoted, self._name_of = table, quoted, name_of
-        self._more, self._found = _NO_MORE, dict[int, int]()
+        self._more, self._found = Quoted(), dict[int, int]()
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the names of hashes of any shape stand: from 0 in the catalogue, from -2 down beside it; -1 nowhere."""
@@ -69,7 +66,6 @@ class Book:
             name = self._name_of(key)
             self._found[key] = -1 if name is None else -2 - len(self._more)
             if name is not None:
-                self._more = Quoted() if self._more is _NO_MORE else self._more
                 self._more.append(name)
         return self._found[key]
 

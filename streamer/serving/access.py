@@ -111,7 +111,6 @@ def _own_names(advertised_url: str, http_host: str) -> frozenset[str]:
     return LOOPBACK_NAMES | {http_host, URL(advertised_url).host or http_host}
 
 
-@lru_cache
 def _name(host: str) -> str:
     """The name in a Host header, without its port; empty when it is not one."""
     try:

@@ -126,7 +126,7 @@ def ask(load: Load) -> Asked:
         loop.close()
 
 
-def go_first() -> None:
+def _go_first() -> None:
     """Where the system lets us, wait for nobody on the core that broker and sender of events share with us.
 
     Our own wait for the processor would count as the worker's.
@@ -146,7 +146,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     for name, kind in Load.__annotations__.items():
         parser.add_argument(name, type=kind)
-    go_first()
+    _go_first()
     sys.stdout.buffer.write(msgspec.json.encode(ask(Load(**vars(parser.parse_args())))))
 
 
