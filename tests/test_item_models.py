@@ -37,7 +37,7 @@ def shop(*names: str) -> Catalogue:
 
 def steps(catalogue: Catalogue) -> dict[tuple[str, str], list[float]]:
     """(source, neighbour) to the weights on the short memory, forward and backward, where there are any."""
-    catalogue.models.link(catalogue.table)
+    catalogue.models.link_all(catalogue.table)
     pool, out = catalogue.models.links, {}
     for h in range(len(catalogue)):
         place = np.arange(pool.at[h], pool.at[h] + pool.room[h])

@@ -32,7 +32,7 @@ SAMPLE_SHARE: Final = 0.01
 YOUNG_FAVOUR: Final = 1 << LEAST_THINNING  # times its share, for a mix that samples as much more often
 SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, while it keeps within its share
 AT_ONCE_S: Final = 0.002  # for the sample of a batch, and one event more; just one while slices are short
-RENEW_SHARE: Final = 0.04  # of one core, for taking in new models: a board of a million items takes half a second
+RENEW_SHARE: Final = 0.04  # of one core, for linking new models, and as much for boards: one of a million items: 0.5 s
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
 LINKED_AT_ONCE, LINKED_SHORT = 20, 5  # models, in 2 ms: then others have their turn; while slices are short
 
@@ -74,19 +74,29 @@ class Ranking:
 
     async def renew(self) -> float:
         """Take in new models, beside other work; returns for how many seconds to leave it at that."""
-        models, table = self.space.catalogue.models, self.space.catalogue.table
-        spent, more = 0.0, True
-        while more:
-            start = time.perf_counter()
-            more = models.link(table, LINKED_SHORT if self._slices.are_short else LINKED_AT_ONCE)
-            spent += time.perf_counter() - start
-            await self._slices.wait()
+        await self._link()
         folded = self.folded
-        spent += await asyncio.to_thread(self._make_board)
+        spent = await asyncio.to_thread(self._make_board)
         self._folded_before = folded
         metrics.STAGE_SECONDS.labels("board").inc(spent)
         self.ready = True
         return max(RENEW_S, spent / RENEW_SHARE)
+
+    async def _link(self) -> None:
+        """Link the models that have come by now: in small pieces, and once there is a board, with rests between them.
+
+        A model that is new to us takes 0.1 ms, and after a start or a backlog they are as many as there are items.
+        """
+        models, table = self.space.catalogue.models, self.space.catalogue.table
+        left = models.unlinked(table)
+        while left > 0:
+            at_once = LINKED_SHORT if self._slices.are_short else LINKED_AT_ONCE
+            start = time.perf_counter()
+            models.link(table, at_once)
+            took = time.perf_counter() - start
+            metrics.STAGE_SECONDS.labels("board").inc(took)
+            left -= at_once
+            await (asyncio.sleep(took / RENEW_SHARE) if self.ready else self._slices.wait())
 
     def _make_board(self) -> float:
         """Returns the seconds of CPU that it took."""

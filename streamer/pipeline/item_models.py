@@ -58,21 +58,28 @@ class ItemModels:
             self._waiting[slot] = model
             self._naming_unknown.pop(slot, None)
 
-    def link(self, table: HashTable, at_once: int | None = None) -> bool:
-        """Link what came since the last call, or so many of these; `table` has the slots of items.
+    def unlinked(self, table: HashTable) -> int:
+        """How many models wait to be linked; `table` has the slots of items.
 
-        Returns whether more are left. A model that names items that are not known waits until there are more items: at
-        start, models come in any order.
+        A model that names items that are not known waits until there are more items: at start, models come in any
+        order.
         """
         if table.filled != self._known:
             self._known = table.filled
             self._waiting = {**self._naming_unknown, **self._waiting}
             self._naming_unknown = {}
+        return len(self._waiting)
+
+    def link(self, table: HashTable, at_once: int) -> None:
+        """Link so many of the models that wait, those that came first first."""
         for slot in list(islice(self._waiting, at_once)):
             model = self._waiting.pop(slot)
             if not self._link(slot, model, table):
                 self._naming_unknown[slot] = model
-        return bool(self._waiting)
+
+    def link_all(self, table: HashTable) -> None:
+        """Link all models that wait."""
+        self.link(table, self.unlinked(table))
 
     def drop(self, slot: int) -> None:
         """Forget the model of an item."""

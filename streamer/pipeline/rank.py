@@ -53,7 +53,7 @@ class Ranker:
     def renew(self) -> None:
         """Take in what changed since the last call."""
         catalogue = self.space.catalogue
-        catalogue.models.link(catalogue.table)
+        catalogue.models.link_all(catalogue.table)
         self.board = make_board(self.space.sources())
 
     def user(self, users: Users, slot: int) -> User:
