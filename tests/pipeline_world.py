@@ -12,7 +12,7 @@ from streamer.events import KIND_OF_TOPIC, Item
 from streamer.model.interests import Scales
 from streamer.model.tag_mix import new_learned, new_work
 from streamer.pipeline import publish
-from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
+from streamer.pipeline.assemble import Events, Part
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.cut import CHANGED, Candidates, Cut, cut
 from streamer.pipeline.decode import Limits, decode_events
@@ -99,15 +99,14 @@ class Line:
         """Decode, assemble and fold one batch of both topics; outcomes stand clicks first."""
         takes = {"clicks": list(clicks), "purchases": list(purchases)}
         parts = [self._decode(topic, records) for topic, records in takes.items() if records]
-        events, keys = events_of(parts), keys_of(parts)
-        slots = np.array([self.slot(key.decode()) for key in keys], np.int64)
-        items = np.array([self.catalogue.see(event.item_id) for event in events], np.int64)
-        batch = columns(parts, events, slots, items, self.catalogue)
-        order = arrival_order(parts, batch.appended_at)
+        events = Events(parts)
+        slots = np.array([self.slot(key.decode()) for key in events.keys], np.int64)
+        items = self.catalogue.see_all(events.item, events.item_id)
+        batch, order = events.columns(slots, items, self.catalogue), events.order()
         self._batch += 1
         folded = fold(self.users, batch, order, self.world.mind, self._batch)
         for i in order[folded.outcome[order] != DUPLICATE].tolist():
-            self.causes[slots[i]] = events[i].event_id
+            self.causes[slots[i]] = events.event_id(i)
             self.changed.add(int(slots[i]))
         return folded
 

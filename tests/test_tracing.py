@@ -5,7 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -20,14 +20,16 @@ from streamer.engine.position import Effects, Position, Take
 from streamer.engine.spans import LINKS, Spans
 from streamer.engine.tracing import Traces, context, spans_of
 from streamer.errors import SettingsError
-from streamer.events import KIND_OF_TOPIC, Click
-from streamer.pipeline.assemble import Part
-from streamer.pipeline.decode import Decoded
+from streamer.events import KIND_OF_TOPIC
+from streamer.pipeline.assemble import Events, Part
+from streamer.pipeline.decode import decode_events
 from streamer.settings import load
+from tests.pipeline_world import LIMITS
 
 PARENT = ("traceparent", b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01")
 OTHER = ("traceparent", b"00-11111111111111111111111111111111-2222222222222222-00")
 STATE = ("tracestate", b"shop=1")
+CLICK = b'{"event_id":"e%d","user_id":"%s","item_id":"mug","ts":1}'
 
 
 @dataclass
@@ -38,23 +40,14 @@ class Record:
     timestamp: int = 0
 
 
-@dataclass
-class Batch:
-    """Records of one take: those at `bad` were rejected."""
-
-    records: list[Record]
-    bad: set[int] = field(default_factory=set)
-
-    def part(self) -> Part:
-        places = np.array([i for i in range(len(self.records)) if i not in self.bad], np.int64)
-        events = [Click(f"e{i}", "u", "mug", 1) for i in places]
-        return Part(KIND_OF_TOPIC["clicks"], self.records, Decoded(events, places, places, places, [], 0))
-
-
 def note(traces: Traces, *records: Record, bad: set[int] | None = None, order: list[int] | None = None) -> None:
-    """All good records are applied, in their order or another."""
-    part = Batch(list(records), bad or set()).part()
-    traces.note([part], np.arange(len(part.decoded.events)) if order is None else np.array(order))
+    """All records but the `bad` ones are applied, in their order or another."""
+    clicks = [
+        replace(record, value=b"{" if i in (bad or ()) else CLICK % (i, record.key)) for i, record in enumerate(records)
+    ]
+    kind = KIND_OF_TOPIC["clicks"]
+    events = Events([Part(kind, clicks, decode_events(kind, clicks, LIMITS, 0))])
+    traces.note(events, np.arange(len(events)) if order is None else np.array(order))
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from streamer.errors import StateError
 from streamer.events import KIND_OF_TOPIC
 from streamer.model.tag_mix import new_learned, new_work
 from streamer.pipeline import signals as signals_
-from streamer.pipeline.assemble import Part, arrival_order, columns, events_of, keys_of
+from streamer.pipeline.assemble import Events, Part
 from streamer.pipeline.cut import PIECE, Candidates, Cut, cut, join, pieces, slots_to_look_at
 from streamer.pipeline.decode import Rejected, decode_events, decode_items
 from streamer.pipeline.fold import APPLIED, DUPLICATE, Columns, Folded, fold
@@ -118,28 +118,25 @@ class Partition:
 
     def names_unknown_items(self, parts: list[Part]) -> bool:
         """Whether events name items that the catalogue has not heard of."""
-        slot_of = self.shared.catalogue.slot_of.get
-        return any(None in map(slot_of, [event.item_id for event in part.decoded.events]) for part in parts)
+        return not all(self.shared.catalogue.knows(part.decoded.columns.item) for part in parts)
 
     def apply_events(self, parts: list[Part]) -> None:
         """Fold decoded events into the users. Raises CacheFullError before anything changed."""
         cache, catalogue = self.shared.cache, self.shared.catalogue
-        events, keys = events_of(parts), keys_of(parts)
+        events = Events(parts)
         cache.tick += 1
         with metrics.stage("load"):
-            slots = cache.slots(self.number, keys, self._load_users)
-        items = catalogue.see_all([event.item_id for event in events])
+            slots = cache.slots(self.number, events.keys, self._load_users)
         with metrics.stage("assemble"):
-            batch = columns(parts, events, slots, items, catalogue)
-            order = arrival_order(parts, batch.appended_at)
+            items = catalogue.see_all(events.item, events.item_id)
+            batch, order = events.columns(slots, items, catalogue), events.order()
         with metrics.stage("fold"):
             folded = self._fold(batch, order, items)
         self._note_changed(batch.slot, order, folded.outcome, events)
         if self.traces is not None:
-            self.traces.note(parts, order[folded.outcome[order] != DUPLICATE])
+            self.traces.note(events, order[folded.outcome[order] != DUPLICATE])
         self._send_signals(events, items, order, batch, folded)
-        own_tags = any(event.tags for event in events)
-        self.named.refer(items, batch.tags, own_tags, catalogue)
+        self.named.refer(items, batch.tags, bool(events.tags), catalogue)
         self._account(parts, folded.outcome)
 
     def _fold(self, batch: Columns, order: NDArray[np.int64], items: NDArray[np.int64]) -> Folded:
@@ -177,27 +174,27 @@ class Partition:
         return self._store.get_many([USER + key for key in keys])
 
     def _note_changed(
-        self, slots: NDArray[np.int64], order: NDArray[np.int64], outcome: NDArray[np.uint8], events: list[Any]
+        self, slots: NDArray[np.int64], order: NDArray[np.int64], outcome: NDArray[np.uint8], events: Events
     ) -> None:
         cache = self.shared.cache
         applied = order[outcome[order] != DUPLICATE]
         changed, last = np.unique(slots[applied][::-1], return_index=True)  # of a user's events the latest
         for slot, i in zip(changed.tolist(), applied[::-1][last].tolist(), strict=True):
-            cache.cause[slot] = events[i].event_id
+            cache.cause[slot] = events.event_id(i)
         fresh = changed[cache.unsaved[changed] & DIRTY == 0]
         cache.unsaved[fresh] |= DIRTY
         self._changed.append(fresh)
         self.changed_rows += len(fresh)
 
     def _send_signals(
-        self, events: list[Any], items: NDArray[np.int64], order: NDArray[np.int64], batch: Columns, folded: Folded
+        self, events: Events, items: NDArray[np.int64], order: NDArray[np.int64], batch: Columns, folded: Folded
     ) -> None:
         """What the events teach about items, in the order in which they were applied: repeats in excess, nothing."""
         applied = order[(folded.outcome == APPLIED)[order] & (items != self.shared.catalogue.crowd)[order]]
         own_tags: dict[int, tuple[str, ...]] = {}
-        for i in applied.tolist():
-            if events[i].tags:
-                signals_.join_tags(own_tags, int(items[i]), events[i].tags)
+        for i in applied.tolist() if events.tags else ():
+            if i in events.tags:
+                signals_.join_tags(own_tags, int(items[i]), events.tags[i])
         self.outbox.add(
             signals_.Batch(
                 items[applied], batch.ts[applied], batch.weight[applied], folded.predecessors[applied], own_tags
@@ -207,7 +204,7 @@ class Partition:
     def _account(self, parts: list[Part], outcome: NDArray[np.uint8]) -> None:
         at = 0
         for part in parts:
-            n = len(part.decoded.events)
+            n = part.decoded.size
             duplicates = int(np.count_nonzero(outcome[at : at + n] == DUPLICATE))
             at += n
             _count(part.kind.name, applied=n - duplicates, duplicate=duplicates, rejected=len(part.decoded.rejected))

@@ -1,5 +1,6 @@
 """Assemble: decoded events of one partition's topics become the columns that `fold` reads, in order of arrival."""
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -11,7 +12,6 @@ from streamer.events import Kind
 from streamer.pipeline.catalogue import TAGS_PER_ITEM, Catalogue, distinct
 from streamer.pipeline.decode import Decoded, Record
 from streamer.pipeline.fold import Columns
-from streamer.pipeline.hashing import hash_ids
 
 
 class Part(NamedTuple):
@@ -22,98 +22,93 @@ class Part(NamedTuple):
     decoded: Decoded
 
 
-def keys_of(parts: Sequence[Part]) -> list[bytes]:
-    """The user key of every good event, part after part."""
-    return [record.key or b"" for part in parts for record in _good(part)]
+class Events:
+    """The good events of some parts, part after part, numbered through."""
 
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self._starts = np.cumsum([0, *(part.decoded.size for part in parts)]).tolist()
+        self.item = self._column("item")  # hash of each one's item_id
+        self.tags = {  # that events brought along
+            start + i: tags
+            for start, part in zip(self._starts, parts, strict=False)
+            for i, tags in part.decoded.tags.items()
+        }
 
-def records_of(parts: Sequence[Part]) -> list[Any]:
-    """The record of every good event, part after part."""
-    return [record for part in parts for record in _good(part)]
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    @property
+    def keys(self) -> list[bytes]:
+        """The user key of every event."""
+        return [record.key or b"" for record in self.records]
+
+    @property
+    def records(self) -> list[Any]:
+        """The record of every event."""
+        return [record for part in self.parts for record in _good(part)]
+
+    def event_id(self, i: int) -> str:
+        """The event_id of event i."""
+        part, start = self._part(i)
+        return part.decoded.event_id(i - start)
+
+    def item_id(self, i: int) -> str:
+        """The item_id of event i."""
+        part, start = self._part(i)
+        return part.decoded.item_id(i - start)
+
+    def columns(self, slots: NDArray[np.int64], items: NDArray[np.int64], catalogue: Catalogue) -> Columns:
+        """What `fold` reads; `slots` are those of the users, `items` those of the items in the catalogue."""
+        tag_at, tags = self._tags(items, catalogue)
+        sizes = [part.decoded.size for part in self.parts]
+        for i in np.flatnonzero(items == catalogue.crowd).tolist():
+            catalogue.pass_by(int(self.item[i]), self.item_id(i))
+        return Columns(
+            slot=slots,
+            ts=self._column("ts"),
+            kind=np.repeat(np.array([part.kind.code for part in self.parts], np.uint8), sizes),
+            weight=np.repeat(np.array([part.kind.weight for part in self.parts], np.float32), sizes),
+            event=self._column("event"),
+            item=self.item,
+            micros=self._column("micros"),
+            currency=self._column("currency"),
+            tag_at=tag_at,
+            tags=tags,
+            appended_at=np.concatenate([part.decoded.appended_at for part in self.parts]),
+        )
+
+    def order(self) -> NDArray[np.int64]:
+        """The permutation into the order in which Kafka got the events; each topic keeps the order of its offsets."""
+        if len(self.parts) == 1:
+            return np.arange(len(self))
+        in_order = [np.maximum.accumulate(part.decoded.appended_at) for part in self.parts]
+        return np.argsort(np.concatenate(in_order), kind="stable")
+
+    def _column(self, name: str) -> NDArray[Any]:
+        return np.concatenate([getattr(part.decoded.columns, name) for part in self.parts])
+
+    def _part(self, i: int) -> tuple[Part, int]:
+        """Whose event i is, and the number of the first one of this part."""
+        n = bisect_right(self._starts, i) - 1
+        return self.parts[n], self._starts[n]
+
+    def _tags(self, items: NDArray[np.int64], catalogue: Catalogue) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Per event the tags of its item and its own, each once; item tags first."""
+        own: list[int] = []
+        sizes = np.zeros(len(self) + 1, np.int64)
+        for i, tags in sorted(self.tags.items()):
+            before = len(own)
+            own += [catalogue.see_tag(tag) for tag in distinct(tags)]
+            sizes[i + 1] = len(own) - before
+        at, out = _gather(items, catalogue.tags, catalogue.n_tags, np.cumsum(sizes), np.array(own, np.uint64))
+        return at, out
 
 
 def _good(part: Part) -> Sequence[Record]:
     """The records of the good events."""
     places = part.decoded.places
     return part.records if len(places) == len(part.records) else [part.records[i] for i in places.tolist()]
-
-
-def events_of(parts: Sequence[Part]) -> list[Any]:
-    """Every good event, part after part."""
-    return [event for part in parts for event in part.decoded.events]
-
-
-def columns(
-    parts: Sequence[Part], events: list[Any], slots: NDArray[np.int64], items: NDArray[np.int64], catalogue: Catalogue
-) -> Columns:
-    """One array a field. `slots` of the users and `items` (catalogue slots) are in the order of `keys_of`."""
-    tag_at, tags = _tags(events, items, catalogue)
-    sizes = [len(part.decoded.events) for part in parts]
-    return Columns(
-        slot=slots,
-        ts=np.concatenate([part.decoded.ts for part in parts]),
-        kind=np.repeat(np.array([part.kind.code for part in parts], np.uint8), sizes),
-        weight=np.repeat(np.array([part.kind.weight for part in parts], np.float32), sizes),
-        event=hash_ids([event.event_id for event in events]),
-        item=_item_hashes(events, items, catalogue),
-        micros=np.concatenate([_micros(part) for part in parts]),
-        currency=np.concatenate([_currencies(part) for part in parts]),
-        tag_at=tag_at,
-        tags=tags,
-        appended_at=np.concatenate([part.decoded.appended_at for part in parts]),
-    )
-
-
-def arrival_order(parts: Sequence[Part], appended_at: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The permutation into the order in which Kafka got the events; each topic keeps the order of its offsets."""
-    if len(parts) == 1:
-        return np.arange(len(appended_at))
-    key, at = appended_at.copy(), 0
-    for part in parts:
-        end = at + len(part.decoded.events)
-        np.maximum.accumulate(key[at:end], out=key[at:end])
-        at = end
-    return np.argsort(key, kind="stable")
-
-
-def currency_code(currency: str) -> int:
-    """Three letters as one number: `GBP` → 0x504247."""
-    return int.from_bytes(currency.encode(), "little")
-
-
-def _micros(part: Part) -> NDArray[np.float64]:
-    events = part.decoded.events
-    if part.kind.name != "purchase":
-        return np.zeros(len(events))
-    return np.rint(np.array([event.price * event.quantity for event in events], np.float64) * 1e6)
-
-
-def _currencies(part: Part) -> NDArray[np.uint32]:
-    events = part.decoded.events
-    if part.kind.name != "purchase":
-        return np.zeros(len(events), np.uint32)
-    return np.array([currency_code(event.currency) for event in events], np.uint32)
-
-
-def _item_hashes(events: list[Any], items: NDArray[np.int64], catalogue: Catalogue) -> NDArray[np.uint64]:
-    hashes = catalogue.hashes[items]
-    for i in np.flatnonzero(items == catalogue.crowd).tolist():
-        hashes[i] = catalogue.pass_by(events[i].item_id)
-    return hashes
-
-
-def _tags(
-    events: list[Any], items: NDArray[np.int64], catalogue: Catalogue
-) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
-    """Per event the tags of its item and its own, each once; item tags first."""
-    own: list[int] = []
-    own_at = np.zeros(len(events) + 1, np.int64)
-    for i, event in enumerate(events):
-        if event.tags:
-            own += [catalogue.see_tag(tag) for tag in distinct(event.tags)]
-        own_at[i + 1] = len(own)
-    at, tags = _gather(items, catalogue.tags, catalogue.n_tags, own_at, np.array(own, np.uint64))
-    return at, tags
 
 
 @njit(cache=True)

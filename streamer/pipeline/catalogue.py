@@ -27,7 +27,7 @@ from streamer.model import popularity
 from streamer.model.board import Models
 from streamer.model.factors import initial_vector
 from streamer.model.tag_mix import POPULATION
-from streamer.pipeline.hashing import HashTable, hash_id, lookup
+from streamer.pipeline.hashing import HashTable, hash_id, lookup, lookup_all
 from streamer.pipeline.item_model import ItemModel
 from streamer.pipeline.item_models import ItemModels
 from streamer.pipeline.json_bytes import Quoted
@@ -99,12 +99,17 @@ class Catalogue:
             self.crowd = self._add("")  # no item is called so
         return self.crowd
 
-    def see_all(self, item_ids: list[str]) -> NDArray[np.int64]:
-        """`see` of many items at once."""
-        slots: list[int | None] = list(map(self.slot_of.get, item_ids))
-        if None in slots:
-            slots = list(map(self.see, item_ids))
-        return np.array(slots, np.int64)
+    def knows(self, hashes: NDArray[np.uint64]) -> bool:
+        """Whether items of these hashes all have slots."""
+        return not lookup_all(self.table.keys, self.table.values, hashes, np.empty(len(hashes), np.int64))
+
+    def see_all(self, hashes: NDArray[np.uint64], name_of: Callable[[int], str]) -> NDArray[np.int64]:
+        """`see` of many items at once, by hash; `name_of(i)` is the id of number i."""
+        slots = np.empty(len(hashes), np.int64)
+        if lookup_all(self.table.keys, self.table.values, hashes, slots):
+            for i in np.flatnonzero(slots < 0).tolist():
+                slots[i] = self.see(name_of(i))
+        return slots
 
     def tags_of(self, slots: NDArray[np.int64]) -> NDArray[np.uint64]:
         """The tags of all these items, one after another."""
@@ -120,11 +125,9 @@ class Catalogue:
             self.passing_tags[key] = tag
         return key
 
-    def pass_by(self, item_id: str) -> int:
-        """The hash of an item in the `crowd`, whose name passes."""
-        key = hash_id(item_id)
+    def pass_by(self, key: int, item_id: str) -> None:
+        """An item in the `crowd`, of this hash: its name passes."""
         self.passing_items[key] = item_id
-        return key
 
     def learn_tag(self, tag: str) -> int:
         """The hash of a tag, whose name is known from now on."""

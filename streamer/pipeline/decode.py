@@ -1,19 +1,21 @@
-"""Decode: raw records of one topic partition become events; what is bad becomes `Rejected` with its reason.
+"""Decode: raw records of one topic partition become columns; what is bad becomes `Rejected` with its reason.
 
-Bad input is data: nothing in here raises for it. A batch is decoded record by record in one C loop (`map`);
-only when one of it is bad does Python look at each.
+Bad input is data: nothing in here raises for it. A kernel reads the plain events of a batch at once (`pipeline.scan`);
+msgspec decodes the others one by one, and says what is wrong with the bad ones.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, cast
 
 import msgspec
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streamer.events import KINDS, Item, Kind, UserEvent
+from streamer.events import KINDS, Item, Kind, Purchase, Tags, UserEvent
+from streamer.pipeline.hashing import hash_id
+from streamer.pipeline.scan import Scanned, currency_code, join, scan
 
 Reason = Literal[
     "malformed_json",
@@ -54,18 +56,38 @@ class Limits(NamedTuple):
 
 
 class Decoded(NamedTuple):
-    """The good events of a take, in order, with their places in it; the bad ones apart."""
+    """The good events of a take in columns, in order, with their places in it; the bad ones apart."""
 
-    events: list[Any]
+    columns: Scanned
+    text: bytes  # that the places of ids in the columns are in
+    tags: dict[int, tuple[str, ...]]  # of events that brought any, by number
     places: NDArray[np.int64]
-    ts: NDArray[np.int64]
-    appended_at: NDArray[np.int64]  # of their records
+    appended_at: NDArray[np.int64]  # of their records, ms
     rejected: list[Rejected]
     newest_ts: int
+
+    @property
+    def size(self) -> int:
+        """How many good events there are."""
+        return len(self.places)
+
+    @property
+    def ts(self) -> NDArray[np.int64]:
+        """When the events happened, ms."""
+        return self.columns.ts
+
+    def event_id(self, i: int) -> str:
+        """The event_id of event i."""
+        return _part(self.text, self.columns.event_at[i])
+
+    def item_id(self, i: int) -> str:
+        """The item_id of event i."""
+        return _part(self.text, self.columns.item_at[i])
 
 
 _DECODERS: dict[int, Callable[[bytes], UserEvent]] = {k.code: msgspec.json.Decoder(k.struct).decode for k in KINDS}
 _decode_item = msgspec.json.Decoder(Item).decode
+_decode_tags = msgspec.json.Decoder(Tags).decode
 _skip = msgspec.json.Decoder(msgspec.Raw).decode
 _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeError)
 _three_capitals = re.compile(r"[A-Z]{3}").fullmatch
@@ -76,22 +98,75 @@ def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_
 
     `newest_ts` is the newest `ts` (ms) accepted from this partition before; the result has it as it is after.
     """
-    events, rejected = _decode_all(_DECODERS[kind.code], records, limits.max_event_bytes)
-    _check_keys(events, rejected, records)
-    _check_currencies(events, rejected)
-    places = np.arange(len(events))
+    text, keys = join([record.value or b"" for record in records]), join([record.key or b"" for record in records])
+    columns = scan(kind, text, keys, limits.max_event_bytes)
+    tags = {i: _tags_at(text.data, columns.tags_at[i]) for i in np.flatnonzero(columns.tags_at[:, 1]).tolist()}
+    rejected, more = _decode_others(kind, records, limits, columns, tags, len(text.data))
     appended_at = np.array([record.timestamp for record in records], np.int64)
-    if rejected:
-        places = np.delete(places, [place for place, _, _ in rejected])
-        events, appended_at = [events[i] for i in places.tolist()], appended_at[places]
-    ts = np.array([event.ts for event in events], np.int64)
-    verdict, newest_ts = _check_times(ts, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
-    bad = np.flatnonzero(verdict)
-    if len(bad):
-        rejected += [_wrong_time(int(places[j]), int(verdict[j]), int(ts[j]), limits) for j in bad.tolist()]
-        events = [events[j] for j in np.flatnonzero(verdict == 0).tolist()]
-        places, ts, appended_at = np.delete(places, bad), np.delete(ts, bad), np.delete(appended_at, bad)
-    return Decoded(events, places, ts, appended_at, sorted(rejected), int(newest_ts))
+    verdict, newest_ts = _check_times(columns, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
+    wrong = [_wrong_time(i, int(verdict[i]), int(columns.ts[i]), limits) for i in np.flatnonzero(verdict).tolist()]
+    places = np.flatnonzero(columns.plain & (verdict == 0))
+    if len(places) < len(records):
+        columns = Scanned._make(column[places] for column in columns)
+        appended_at = appended_at[places]
+        tags = {n: tags[place] for n, place in enumerate(places.tolist()) if place in tags}
+    everything = b"".join([text.data, *more])
+    return Decoded(columns, everything, tags, places, appended_at, sorted(rejected + wrong), int(newest_ts))
+
+
+def _part(text: bytes, place: NDArray[np.int64]) -> str:
+    first, behind = place.tolist()
+    return text[first:behind].decode()
+
+
+def _tags_at(text: bytes, place: NDArray[np.int64]) -> tuple[str, ...]:
+    first, behind = place.tolist()
+    return _decode_tags(text[first:behind])
+
+
+def _decode_others(
+    kind: Kind,
+    records: Sequence[Record],
+    limits: Limits,
+    columns: Scanned,
+    tags: dict[int, tuple[str, ...]],
+    end: int,
+) -> tuple[list[Rejected], list[bytes]]:
+    """What the scan left out, one by one: good events into `columns` and `tags`, where they count as plain from here.
+
+    Returns the bad ones, and the ids of the good ones, which begin at `end` of the text.
+    """
+    rejected, ids = list[Rejected](), list[bytes]()
+    for i in np.flatnonzero(~columns.plain).tolist():
+        event = _decode_event(kind, records[i], limits)
+        if isinstance(event, tuple):
+            rejected.append(Rejected(i, *event))
+            continue
+        for name, hashes, places in (
+            (event.event_id, columns.event, columns.event_at),
+            (event.item_id, columns.item, columns.item_at),
+        ):
+            ids.append(name.encode())
+            hashes[i], places[i] = hash_id(name), (end, end + len(ids[-1]))
+            end += len(ids[-1])
+        columns.plain[i], columns.ts[i] = True, event.ts
+        if isinstance(event, Purchase):
+            columns.micros[i] = np.rint(event.price * event.quantity * 1e6)
+            columns.currency[i] = currency_code(event.currency)
+        if event.tags:
+            tags[i] = event.tags
+    return rejected, ids
+
+
+def _decode_event(kind: Kind, record: Record, limits: Limits) -> UserEvent | tuple[Reason, str]:
+    event = _decode_one(_DECODERS[kind.code], record.value, limits.max_event_bytes)
+    if isinstance(event, tuple):
+        return event
+    if record.key != event.user_id.encode():
+        return _key_mismatch(record.key, event.user_id, "user_id")
+    if isinstance(event, Purchase) and not _is_currency(event.currency):
+        return _bad_currency(event.currency)
+    return cast("UserEvent", event)
 
 
 def decode_items(records: Sequence[Record], limits: Limits) -> tuple[list[tuple[str, Item | None]], list[Rejected]]:
@@ -190,27 +265,6 @@ def _validation_reason(message: str) -> Reason:
     return "wrong_type"
 
 
-def _check_keys(events: list[Any], rejected: list[Rejected], records: Sequence[Record]) -> None:
-    """An event under a key that is not its user's becomes None."""
-    if None not in events and [event.user_id.encode() for event in events] == [record.key for record in records]:
-        return
-    for i, event in enumerate(events):
-        if event is not None and records[i].key != event.user_id.encode():
-            rejected.append(Rejected(i, *_key_mismatch(records[i].key, event.user_id, "user_id")))
-            events[i] = None
-
-
-def _check_currencies(events: list[Any], rejected: list[Rejected]) -> None:
-    """An event with a currency that is none becomes None. Each code is looked at once."""
-    wrong = {code for code in {getattr(event, "currency", None) for event in events} if not _is_currency(code)}
-    if not wrong:
-        return
-    for i, event in enumerate(events):
-        if event is not None and event.currency in wrong:
-            rejected.append(Rejected(i, *_bad_currency(event.currency)))
-            events[i] = None
-
-
 def _is_currency(code: str | None) -> bool:
     return code is None or _three_capitals(code) is not None
 
@@ -228,9 +282,11 @@ _FUTURE, _OLD = 1, 2
 
 
 @njit(cache=True)
-def _check_times(ts, appended_at, future_ms, too_old_ms, newest_ts):  # type: ignore[no-untyped-def]
-    verdict = np.zeros(len(ts), np.uint8)
+def _check_times(columns, appended_at, future_ms, too_old_ms, newest_ts):  # type: ignore[no-untyped-def]
+    ts, verdict = columns.ts, np.zeros(len(columns.ts), np.uint8)
     for i in range(len(ts)):
+        if not columns.plain[i]:
+            continue
         if ts[i] > appended_at[i] + future_ms:
             verdict[i] = _FUTURE
         elif ts[i] < newest_ts - too_old_ms:

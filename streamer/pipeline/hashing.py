@@ -14,12 +14,6 @@ def hash_id(text: str) -> int:
     return _xxh3(text.encode()) or 1
 
 
-def hash_ids(texts: list[str]) -> NDArray[np.uint64]:
-    """`hash_id` of many texts at once."""
-    hashes = np.array([_xxh3(text.encode()) for text in texts], np.uint64)
-    return np.maximum(hashes, np.uint64(1))
-
-
 class HashTable:
     """u64 → i32, open addressing with linear probing, at most half full. Keys are never 0; 0 marks a free place.
 

@@ -33,7 +33,7 @@ async def read(settings: Settings, events: int) -> dict[str, float]:
         while seen < events:
             got = await consumer.getmany(timeout_ms=100, max_records=4 * settings.batch_records)
             for tp, records in got.items():
-                seen += len(decode_events(kinds[tp.topic], records, limits, 0).events)
+                seen += decode_events(kinds[tp.topic], records, limits, 0).size
             if got and not start_s:  # the first fetch opens connections
                 start_s, start_cpu_s, skipped = time.monotonic(), time.process_time(), seen
         return {

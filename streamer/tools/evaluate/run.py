@@ -15,7 +15,6 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.events import UserEvent
 from streamer.model import mix
 from streamer.model.experts import NAMES
 from streamer.pipeline.assemble import Part
@@ -63,6 +62,12 @@ def _median(seconds: list[float]) -> float:
     return float(np.median(seconds)) if seconds else 0.0
 
 
+class _Event(NamedTuple):
+    user_id: str
+    item_id: str
+    ts: int  # ms
+
+
 class Evaluation:
     """Feeds event lines to workers and keeps the score."""
 
@@ -87,11 +92,12 @@ class Evaluation:
             return
         worker = self._workers.of(line.key)
         parts = worker.decode(line)
-        if not parts[0].decoded.events:
+        if not parts[0].decoded.size:
             return  # the worker would reject it
-        self._newest_ts = worker.now_ms = max(self._newest_ts, parts[0].decoded.events[0].ts)
-        self._test(worker, parts[0].decoded.events[0])
-        self._learn(worker, parts)
+        event = _Event(line.key.decode(), parts[0].decoded.item_id(0), int(parts[0].decoded.ts[0]))
+        self._newest_ts = worker.now_ms = max(self._newest_ts, event.ts)
+        self._test(worker, event)
+        self._learn(worker, event, parts)
         self.events += 1
         if self.events % CHECKPOINT_EVENTS == 0:
             start = time.perf_counter()
@@ -111,7 +117,7 @@ class Evaluation:
         """Let go of the stores."""
         self._workers.close()
 
-    def _test(self, worker: Worker, event: UserEvent) -> None:
+    def _test(self, worker: Worker, event: _Event) -> None:
         """Where the event's item stands, by everybody, if the protocol asks for it."""
         slot = worker.shared.cache.find(worker.partition.number, event.user_id.encode())
         item = worker.shared.catalogue.see(event.item_id)
@@ -132,8 +138,7 @@ class Evaluation:
         self.times.rank.append(time.perf_counter() - start)
         self._score(worker, scored, item, history, set(taken.values()))
 
-    def _learn(self, worker: Worker, parts: list[Part]) -> None:
-        event = parts[0].decoded.events[0]
+    def _learn(self, worker: Worker, event: _Event, parts: list[Part]) -> None:
         start = time.perf_counter()
         worker.partition.apply_events(parts)
         self.times.event.append(time.perf_counter() - start)
