@@ -20,6 +20,7 @@ from streamer.pipeline.fold import DUPLICATE, Folded, fold
 from streamer.pipeline.gate import INTERESTS, Thresholds
 from streamer.pipeline.layout import TAGS, Shape, Users, allocate
 from streamer.pipeline.publish import Names, Policy, World
+from streamer.pipeline.records import Records
 from streamer.pipeline.space import ItemSpace
 from streamer.profile import Profile
 
@@ -106,15 +107,15 @@ class Line:
         self._batch += 1
         folded = fold(self.users, batch, order, self.world.mind, self._batch)
         for i in order[folded.outcome[order] != DUPLICATE].tolist():
-            self.causes[slots[i]] = events.event_id(i)
+            self.causes[slots[i]] = events.event_ids(np.array([i]))[0]
             self.changed.add(int(slots[i]))
         return folded
 
     def _decode(self, topic: str, records: list[Record]) -> Part:
         kind = KIND_OF_TOPIC[topic]
-        decoded = decode_events(kind, records, LIMITS, self.newest_ts.get(topic, 0))
+        decoded = decode_events(kind, Records.of(records), LIMITS, self.newest_ts.get(topic, 0))
         self.newest_ts[topic] = decoded.newest_ts
-        return Part(kind, records, decoded)
+        return Part(kind, Records.of(records), decoded)
 
     def slot(self, user_id: str) -> int:
         """The slot of a user, given out in the order of asking."""

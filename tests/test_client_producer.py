@@ -33,6 +33,7 @@ from streamer.engine.topics import create_topics
 from streamer.errors import BrokerError, TopicsError
 from streamer.events import KIND_OF_TOPIC, UserEvent
 from streamer.pipeline.decode import Limits, decode_events, decode_items
+from streamer.pipeline.records import Records
 from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.client_world import ROOT, brief, printed_example, records, write
@@ -73,7 +74,7 @@ def test_every_kind_of_event_arrives_as_the_worker_takes_it(settings: Settings, 
     for topic, sent in (("clicks", CLICK), ("purchases", PURCHASE)):
         [record] = records(settings, topic, 1)
         assert msgspec.json.decode(record.value, type=type(sent)) == sent
-        assert decode_events(KIND_OF_TOPIC[topic], [record], LIMITS, 0).rejected == []
+        assert decode_events(KIND_OF_TOPIC[topic], Records.of([record]), LIMITS, 0).rejected == []
     assert decode_items(records(settings, "items", 1), LIMITS) == ([("tent-7", ITEM)], [])
 
 
@@ -197,6 +198,7 @@ class Appended(msgspec.Struct):
     key: bytes | None
     value: bytes | None
     timestamp: int
+    offset: int = 0
 
 
 @given(odd_events())
@@ -204,7 +206,7 @@ def test_the_producer_sends_just_what_the_pipeline_takes(event: UserEvent) -> No
     try:
         key, value = str(event.user_id).encode(), msgspec.json.encode(event)
         kind = KIND_OF_TOPIC["clicks" if isinstance(event, Click) else "purchases"]
-        taken = not decode_events(kind, [Appended(key, value, NOW_MS)], LIMITS, 0).rejected
+        taken = not decode_events(kind, Records.of([Appended(key, value, NOW_MS)]), LIMITS, 0).rejected
     except (ValueError, TypeError):  # there is no such record
         taken = False
     try:
@@ -313,7 +315,7 @@ def test_the_printed_producer_runs_and_the_worker_takes_what_it_sends(settings: 
     before_ms = time.time_ns() // 1_000_000
     subprocess.run([sys.executable, "-c", printed_example(EventProducer)], env=environment, check=True)
     [record] = records(settings, "clicks", 1)
-    decoded = decode_events(KIND_OF_TOPIC["clicks"], [record], LIMITS, 0)
+    decoded = decode_events(KIND_OF_TOPIC["clicks"], Records.of([record]), LIMITS, 0)
     assert (record.key, decoded.item_id(0)) == (b"ada", "tent-7")
     assert decoded.ts[0] >= before_ms
 

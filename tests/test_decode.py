@@ -4,12 +4,14 @@ import json
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.events import KIND_OF_TOPIC, Click, Item, Purchase
 from streamer.pipeline.decode import DETAIL_CHARS, Decoded, Limits, decode_events, decode_items
+from streamer.pipeline.records import Records
 from tests.oracle import Replay
 from tests.pipeline_world import DAY_MS, LIMITS, T0, Record, click, purchase
 
@@ -25,11 +27,11 @@ def value(base: dict[str, Any], **fields: Any) -> bytes:
 
 
 def decoded(*records: Record, topic: str = "clicks", newest_ts: int = 0, limits: Limits = LIMITS) -> Decoded:
-    return decode_events(KIND_OF_TOPIC[topic], records, limits, newest_ts)
+    return decode_events(KIND_OF_TOPIC[topic], Records.of(records), limits, newest_ts)
 
 
 def event_ids(result: Decoded) -> list[str]:
-    return [result.event_id(i) for i in range(result.size)]
+    return result.event_ids(np.arange(result.size))
 
 
 def reason_of(raw: bytes | None, topic: str = "clicks", key: bytes | None = b"ann") -> str | None:

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from streamer.cli import app
 from streamer.engine.position import Take
 from streamer.model.experts import NAMES
+from streamer.pipeline.records import Records
 from streamer.pipeline.rows import pack
 from streamer.settings import Settings, load
 from streamer.tools.evaluate import Options, run
@@ -173,7 +174,7 @@ class Rehearsed:
 
     def learn(self, lines: list[Line]) -> None:
         records = [Record(line.key, line.value, line.ts or 0, n) for n, line in enumerate(lines)]
-        self.worker.partition.apply_events(self.worker.partition.decode([Take("clicks", records, 0)]))
+        self.worker.partition.apply_events(self.worker.partition.decode([Take("clicks", Records.of(records), 0)]))
 
     @property
     def state(self) -> tuple[list[bytes], bytes, bytes]:

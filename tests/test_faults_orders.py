@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import pytest
 
-from streamer.engine.buffers import RECORD_BYTES, Buffer, Memory
+from streamer.engine.buffers import Buffer, Memory
 from streamer.engine.catalogue_reader import CatalogueReader
 from streamer.engine.checkpoint import Checkpointer
 from streamer.engine.engine import Engine
@@ -27,6 +27,7 @@ from streamer.engine.shared import shared_state
 from streamer.engine.store import USER, Store, shared_cache
 from streamer.engine.topics import REJECTED_MAX_BYTES
 from streamer.events import Item
+from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings, load
 from tests.deployment import made_up, record
 
@@ -36,15 +37,6 @@ ITEMS = 5
 LOST = 0.01  # of the batches that are produced
 TOPICS = ("clicks", "purchases")
 Row = tuple[bytes, bytes | None]
-
-
-class Record(NamedTuple):
-    """As aiokafka hands it over."""
-
-    key: bytes
-    value: bytes
-    timestamp: int
-    offset: int
 
 
 class Acknowledged(NamedTuple):
@@ -188,7 +180,7 @@ class Life:
         while any(self.left.values()):
             topic, count = self.chance.choice(TOPICS), self.chance.randint(0, 20)
             if fetched := self.left[topic][:count]:
-                self.buffers[topic].add(fetched, RECORD_BYTES * len(fetched))
+                self.buffers[topic].add(Records.of(fetched), len(fetched))
                 del self.left[topic][:count]
             await self._hand_on()
 

@@ -10,12 +10,14 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from streamer.engine import fetching
-from streamer.engine.buffers import FIRST_PIECE, PIECE_BYTES, RECORD_BYTES
+from streamer.engine.buffers import FIRST_PIECE, PIECE_BYTES
 from streamer.engine.fetching import Batch, Fetching, Group, fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
+from streamer.engine.record_batches import take_apart
 from streamer.engine.shared import shared_state
+from streamer.pipeline import records as pipeline_records
 from streamer.settings import Settings
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, Record, deployed
@@ -31,6 +33,16 @@ def deployment(kafka: EmbeddedKafka, tmp_path: Path) -> Iterator[Deployment]:
         yield own
 
 
+class Read(NamedTuple):
+    """A record and where it comes from."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int
+    value: bytes | None
+
+
 class Reader:
     """Reads clicks and purchases as the worker does, as fast as the test wants it."""
 
@@ -40,6 +52,7 @@ class Reader:
         self.batches: list[Batch] = []
 
     async def start(self) -> None:
+        take_apart()
         consumer = self.fetching.consumer = AIOKafkaConsumer(
             **aiokafka_options(self.settings), **fetch_options(self.settings), auto_offset_reset="none"
         )
@@ -74,7 +87,7 @@ class Reader:
         self.batches += handed
         return handed
 
-    async def read(self, count: int) -> list[Any]:
+    async def read(self, count: int) -> list[Read]:
         """So many records in all, applied at once; of each partition in the order in which they were handed on."""
         async with asyncio.timeout(60):
             while len(self.records) < count:
@@ -84,12 +97,17 @@ class Reader:
         return self.records
 
     @property
-    def records(self) -> list[Any]:
+    def records(self) -> list[Read]:
         return records_of(self.batches)
 
 
-def records_of(batches: list[Batch]) -> list[Any]:
-    return [record for batch in batches for take in batch.takes for record in take.records]
+def records_of(batches: list[Batch]) -> list[Read]:
+    return [
+        Read(take.topic, batch.partition, record.offset, record.timestamp, record.value)
+        for batch in batches
+        for take in batch.takes
+        for record in take.records
+    ]
 
 
 @pytest.fixture
@@ -181,7 +199,7 @@ async def test_backlog_is_read_whole_within_its_memory(
         await send(deployment, partition, values)
     await reader.start()
     await reader.fill()
-    first_pieces = 2 * FIRST_PIECE * (size + RECORD_BYTES)
+    first_pieces = 2 * FIRST_PIECE * (1 << 20)  # producers' batches of 1 MiB at most
     assert reader.taken <= (MEMORY_MB << 19) + 2 * PIECE_BYTES + first_pieces
     assert reader.taken >= MEMORY_MB << 18, "half of what it may have: it does not sit idle"
     for partition in (0, 1):
@@ -202,33 +220,13 @@ async def test_a_backlog_comes_in_large_batches_though_other_topics_are_silent(
 
 def test_large_rejected_records_have_a_checkpoint_come_early(deployment: Deployment) -> None:
     partition = Partition(0, shared_state(deployment.settings))
-    bad = Rejected("items", 0, 0, b"x" * (1 << 20))
+    bad = pipeline_records.Record(b"mug", b"x" * (1 << 20), 0, 0)
     assert not partition.is_full(rows=1)
     applied = 0
     while not partition.is_full(rows=1):
-        partition.apply_items([Take("items", [bad], after=0)])
+        partition.apply_items([Take("items", pipeline_records.Records.of([bad]), after=0)])
         applied += 1
     assert applied == 16
-
-
-class Rejected(NamedTuple):
-    """A record whose value is no item."""
-
-    topic: str
-    partition: int
-    offset: int
-    value: bytes
-    key: bytes = b"mug"
-    timestamp: int = 0
-    headers: tuple[tuple[str, bytes | None], ...] = ()
-
-    @property
-    def serialized_key_size(self) -> int:
-        return len(self.key)
-
-    @property
-    def serialized_value_size(self) -> int:
-        return len(self.value)
 
 
 async def test_what_is_handed_on_and_not_applied_counts(deployment: Deployment, reader: Reader) -> None:
@@ -238,7 +236,7 @@ async def test_what_is_handed_on_and_not_applied_counts(deployment: Deployment, 
     for _ in range(20):
         await reader.fill()
         unapplied += reader.hand_on()
-    assert reader.taken <= (MEMORY_MB << 19) + PIECE_BYTES + FIRST_PIECE * 61_000
+    assert reader.taken <= (MEMORY_MB << 19) + PIECE_BYTES + FIRST_PIECE * (1 << 20)
     assert len(reader.records) < 600
     for batch in unapplied:
         batch.done()
@@ -280,7 +278,7 @@ async def test_records_far_above_the_size_of_a_fetch_pass(deployment: Deployment
                 await send(deployment, partition, [value], topic, max_request_size=2 << 20)
     await reader.start()
     records = await reader.read(16)
-    by_log = {(r.topic, r.partition): [] for r in records}
+    by_log: dict[tuple[str, int], list[bytes | None]] = {(r.topic, r.partition): [] for r in records}
     for r in records:
         by_log[r.topic, r.partition].append(r.value)
     assert list(by_log.values()) == [values] * 4

@@ -10,6 +10,7 @@ from streamer.engine.partition import Partition
 from streamer.engine.position import CATALOGUE, SIGNALS, USER_EVENTS, Effects, Take
 from streamer.engine.shared import shared_state
 from streamer.engine.store import ITEM, Store, shared_cache
+from streamer.pipeline.records import Records
 from streamer.pipeline.storing import ROWS_EVERY_MS
 from streamer.settings import load
 from tests.pipeline_world import T0, click
@@ -46,7 +47,7 @@ class World:
 
     def click(self, number: int) -> None:
         record = click(f"e{number}", "mug", T0 + number)
-        take = Take("clicks", [Record(record.key, record.value or b"", number)], number)
+        take = Take("clicks", Records.of([Record(record.key, record.value or b"", number)]), number)
         self.partition.apply_events(self.partition.decode([take]))
         self.partition.advance(take)
 
@@ -60,7 +61,7 @@ class World:
     def learn(self) -> None:
         """From all signals that are there and not learned yet."""
         at = self.partition.position.next[SIGNALS]
-        take = Take(SIGNALS, self.signals[at:], at)
+        take = Take(SIGNALS, Records.of(self.signals[at:]), at)
         self.partition.apply_signals([take])
         self.partition.advance(take)
 
@@ -116,7 +117,7 @@ def test_the_last_checkpoint_stores_what_waits(world: World) -> None:
 
 
 def test_a_change_of_the_catalogue_is_stored_at_once_and_rows_go_on_waiting(world: World) -> None:
-    take = Take(CATALOGUE, [Record(b"mug", b'{"item_id":"mug","title":"Mug","tags":["kitchen"]}', 0)], 0)
+    take = Take(CATALOGUE, Records.of([Record(b"mug", b'{"item_id":"mug","title":"Mug","tags":["kitchen"]}', 0)]), 0)
     world.partition.apply_items([take])
     world.partition.advance(take)
     assert world.has_work

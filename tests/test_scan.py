@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from streamer.events import KIND_OF_TOPIC, Kind
 from streamer.pipeline.hashing import hash_id
-from streamer.pipeline.scan import Scanned, currency_code, fields_of, join, scan
+from streamer.pipeline.records import Record, Records
+from streamer.pipeline.scan import Scanned, currency_code, fields_of, scan
 from streamer.pipeline.words import LONGEST, SPARE, equal, hash_text
 from tests.pipeline_world import T0
 
@@ -23,8 +24,8 @@ LIMIT = 65_536
 
 
 def scanned(kind: Kind, *values: bytes, key: bytes = b"ann", longest: int = LIMIT) -> tuple[Scanned, bytes]:
-    text = join(list(values))
-    return scan(kind, text, join([key] * len(values)), longest), text.data
+    records = Records.of(Record(key, value, T0, n) for n, value in enumerate(values))
+    return scan(kind, records, longest), records.text
 
 
 def is_plain(value: bytes, kind: Kind = CLICKS, **options: Any) -> bool:
@@ -265,6 +266,6 @@ def test_the_hash_is_xxh3_at_every_length(size: int) -> None:
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_texts_are_equal_where_all_their_bytes_are(one: bytes, other: bytes) -> None:
     n = min(len(one), len(other))
-    a, b = (np.frombuffer(text + bytes(SPARE), np.uint8) for text in (one, other))
-    assert equal(a, 0, b, 0, n) == (one[:n] == other[:n])
-    assert equal(a, 0, a, 0, len(one))
+    text = np.frombuffer(one + other + bytes(SPARE), np.uint8)
+    assert equal(text, 0, len(one), n) == (one[:n] == other[:n])
+    assert equal(text, 0, 0, len(one))

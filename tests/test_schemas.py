@@ -19,6 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from streamer.engine.topics import create_topics, topic_specs
 from streamer.events import KINDS
 from streamer.pipeline.decode import Limits, Reason, decode_events, decode_items
+from streamer.pipeline.records import Records
 from streamer.profile import Profile
 from streamer.settings import Settings
 from streamer.tools import schemas
@@ -38,6 +39,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     timestamp: int
+    offset: int = 0
 
 
 def schema_problem(name: str, value: Any) -> str | None:
@@ -56,7 +58,7 @@ def pipeline_problem(name: str, value: Any) -> str | None:
         rejected = decode_items([record], LIMITS)[1]
     else:
         kind = next(kind for kind in KINDS if kind.name == name)
-        rejected = decode_events(kind, [record], LIMITS, 0).rejected
+        rejected = decode_events(kind, Records.of([record]), LIMITS, 0).rejected
     return rejected[0].detail if rejected else None
 
 
@@ -170,7 +172,7 @@ def test_the_producer_of_the_readme_sends_what_the_pipeline_takes(kafka: Embedde
     with closing(KafkaConsumer(bootstrap_servers=kafka.brokers, auto_offset_reset="earliest")) as consumer:
         consumer.assign([TopicPartition(f"{topics}clicks", 0)])
         record = next(consumer)
-    assert decode_events(KINDS[0], [record], LIMITS, 0).rejected == []
+    assert decode_events(KINDS[0], Records.of([record]), LIMITS, 0).rejected == []
 
 
 def test_the_consumer_of_the_readme_reads_profiles_and_erasures(kafka: EmbeddedKafka, topics: str) -> None:

@@ -3,26 +3,28 @@
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from streamer.engine import tracing
 from streamer.engine.position import Effects, Position, Take
+from streamer.engine.record_batches import packed
 from streamer.engine.spans import LINKS, Spans
 from streamer.engine.tracing import Traces, context, spans_of
 from streamer.errors import SettingsError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.assemble import Events, Part
 from streamer.pipeline.decode import decode_events
+from streamer.pipeline.records import Records, unpack
 from streamer.settings import load
 from tests.pipeline_world import LIMITS
 
@@ -32,19 +34,22 @@ STATE = ("tracestate", b"shop=1")
 CLICK = b'{"event_id":"e%d","user_id":"%s","item_id":"mug","ts":1}'
 
 
-@dataclass
-class Record:
+class Record(NamedTuple):
     key: bytes
-    headers: Any = ()
-    value: bytes = b""
-    timestamp: int = 0
+    headers: Sequence[Any] = ()
+
+
+def fetched(*records: Record, values: Callable[[int, bytes], bytes] = lambda *_: b"") -> Records:
+    """Records as the worker's consumer brings them."""
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for i, record in enumerate(records):
+        assert batch.append(i, 0, record.key, values(i, record.key), list(record.headers))
+    return unpack([packed(memoryview(batch.build()))])
 
 
 def note(traces: Traces, *records: Record, bad: set[int] | None = None, order: list[int] | None = None) -> None:
     """All records but the `bad` ones are applied, in their order or another."""
-    clicks = [
-        replace(record, value=b"{" if i in (bad or ()) else CLICK % (i, record.key)) for i, record in enumerate(records)
-    ]
+    clicks = fetched(*records, values=lambda i, key: b"{" if i in (bad or ()) else CLICK % (i, key))
     kind = KIND_OF_TOPIC["clicks"]
     events = Events([Part(kind, clicks, decode_events(kind, clicks, LIMITS, 0))])
     traces.note(events, np.arange(len(events)) if order is None else np.array(order))
@@ -134,7 +139,9 @@ def linked(span: ReadableSpan) -> list[str]:
 
 def test_a_batch_is_linked_to_the_traces_of_its_events() -> None:
     recorder = Recorder()
-    recorder.spans.batch([Take("clicks", [Record(b"ada", [PARENT]), Record(b"bob"), Record(b"eve", [OTHER])], 0)], 5)
+    recorder.spans.batch(
+        [Take("clicks", fetched(Record(b"ada", [PARENT]), Record(b"bob"), Record(b"eve", [OTHER])), 0)], 5
+    )
     [span] = recorder.finished()
     assert linked(span) == [PARENT[1][3:-3].decode(), OTHER[1][3:-3].decode()]
     assert (span.name, span.start_time) == ("apply", 5)
@@ -147,7 +154,7 @@ def test_a_batch_is_linked_to_the_traces_of_its_events() -> None:
 
 def test_a_checkpoint_is_linked_to_its_batches_and_to_the_traces_of_its_profiles() -> None:
     recorder = Recorder()
-    recorder.spans.batch([Take("clicks", [Record(b"ada")], 0)], 5)
+    recorder.spans.batch([Take("clicks", fetched(Record(b"ada")), 0)], 5)
     recorder.spans.checkpoint(effects({b"ada": [PARENT]}), 6)
     recorder.spans.checkpoint(effects({}), 7)
     batch, first, second = recorder.finished()
@@ -160,7 +167,7 @@ def test_a_checkpoint_is_linked_to_its_batches_and_to_the_traces_of_its_profiles
 
 def test_links_are_bounded() -> None:
     recorder = Recorder()
-    recorder.spans.batch([Take("clicks", [Record(b"ada", [PARENT])] * (3 * LINKS), 0)], 5)
+    recorder.spans.batch([Take("clicks", fetched(*[Record(b"ada", [PARENT])] * (3 * LINKS)), 0)], 5)
     assert len(recorder.finished()[0].links) == LINKS
 
 

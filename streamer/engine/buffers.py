@@ -7,23 +7,22 @@ What has nothing buffered is always fetched: topics that are merged wait for eac
 """
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Any, Final
+from typing import Final
 
-RECORD_BYTES: Final = 350  # of memory for a record beside its key, value and headers; measured on CPython 3.11
-BATCH_BYTES: Final = 4 << 20  # of a batch: decoding it takes 10 ms, so that the event loop stays responsive
+from streamer.pipeline.records import Record, Records, join
+
+OBJECT_BYTES: Final = 350  # of memory for a record, or a header, beside its contents; measured on CPython 3.11
+BATCH_BYTES: Final = (
+    4 << 20
+)  # of a batch: applying it takes some 100 ms at most, so that the event loop stays responsive
 PIECE_BYTES: Final = 1 << 20  # read at once: by so much a topic partition may have more than it should
-FIRST_PIECE: Final = 64  # records of unknown size: 4 MB of the largest events
+FIRST_PIECE: Final = 4  # producers' batches of unknown size: 4 MB of the largest
 
 
-def size_of(records: Sequence[Any]) -> int:
-    """Bytes of memory that records take."""
-    contents: int = sum([record.serialized_key_size + record.serialized_value_size for record in records])  # -1: null
-    return contents + RECORD_BYTES * len(records) + sum([_headers(r.headers) for r in records if r.headers])
-
-
-def _headers(headers: Sequence[tuple[str, bytes | None]]) -> int:
-    return sum(RECORD_BYTES + len(name) + len(value or b"") for name, value in headers)
+def size_of(record: Record) -> int:
+    """Bytes of memory that one record takes."""
+    headers = sum(OBJECT_BYTES + len(name) + len(value or b"") for name, value in record.headers)
+    return OBJECT_BYTES + len(record.key or b"") + len(record.value or b"") + headers
 
 
 class Memory:
@@ -47,45 +46,80 @@ class Buffer:
 
     def __init__(self, after: int, memory: Memory, end: int = 0) -> None:
         self.after, self.next, self.end = after, after, end
-        self.records: deque[Any] = deque()
         self.size = 0  # bytes
-        self.piece = FIRST_PIECE  # records to read at once
+        self.piece = FIRST_PIECE  # producers' batches to read at once
         self._memory = memory
+        self._pieces: deque[Records] = deque()  # none of them is empty
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
 
     @property
     def is_hungry(self) -> bool:
         """Whether to fetch further."""
-        return not self.records or self.size < self._memory.free
+        return not self._count or self.size < self._memory.free
 
-    def add(self, records: Sequence[Any], size: int) -> None:
-        """Take in what was fetched, `size` bytes."""
-        self.records.extend(records)
-        self.size += size
-        self._memory.taken += size
-        self.piece = max(min(PIECE_BYTES * len(records) // size, 2 * self.piece), 1)
+    @property
+    def first_ms(self) -> int:
+        """The timestamp of the first record; there has to be one."""
+        return int(self._pieces[0].columns.timestamp[0])
+
+    @property
+    def last_ms(self) -> int:
+        """The timestamp of the last record; there has to be one."""
+        return int(self._pieces[-1].columns.timestamp[-1])
+
+    def ms(self, i: int) -> int:
+        """The timestamp of record i."""
+        for piece in self._pieces:
+            if i < len(piece):
+                return int(piece.columns.timestamp[i])
+            i -= len(piece)
+        raise IndexError(i)
+
+    def add(self, records: Records, batches: int) -> None:
+        """Take in what was fetched in so many of the producers' batches."""
+        if not len(records):
+            return
+        self._pieces.append(records)
+        self._count += len(records)
+        self.size += records.size
+        self._memory.taken += records.size
+        self.piece = max(min(PIECE_BYTES * batches // records.size, 2 * self.piece), 1)
 
     def batch(self, limit: int) -> int:
         """How many records make a batch: at most `limit`, fewer when they are large."""
-        return max(min(limit, BATCH_BYTES * len(self.records) // max(self.size, 1)), 1)
+        return max(min(limit, BATCH_BYTES * self._count // max(self.size, 1)), 1)
 
-    def take(self, cut_ms: float, limit: int) -> tuple[list[Any], int]:
+    def take(self, cut_ms: float, limit: int) -> tuple[Records | None, int]:
         """Records up to the first one younger than `cut_ms`, at most `limit`; and their part of the bytes.
 
         The bytes stay taken: whoever has applied the records gives them back.
         """
-        records, before = self.records, len(self.records)
-        taken: list[Any] = []
-        while records and len(taken) < limit and records[0].timestamp <= cut_ms:
-            taken.append(records.popleft())
+        taken, before = list[Records](), self._count
+        while self._pieces and limit > 0:
+            piece = self._pieces[0]
+            young = piece.columns.timestamp[:limit] > cut_ms
+            n = int(young.argmax()) if young.any() else len(young)
+            if n == len(piece):
+                taken.append(self._pieces.popleft())
+            elif n:
+                taken.append(piece.part(0, n))
+                self._pieces[0] = piece.part(n, len(piece))
+            self._count -= n
+            limit -= n
+            if n < len(piece):
+                break
         if not taken:
-            return [], 0
-        self.after = taken[-1].offset + 1
-        size = self.size * len(taken) // before  # all of it when nothing is left
+            return None, 0
+        self.after = taken[-1].next_offset
+        size = self.size * (before - self._count) // before  # all of it when nothing is left
         self.size -= size
-        return taken, size
+        return join(taken), size
 
     def drop(self) -> None:
         """Forget the records."""
         self._memory.taken -= self.size
-        self.size = 0
-        self.records.clear()
+        self.size = self._count = 0
+        self._pieces.clear()

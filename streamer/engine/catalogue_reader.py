@@ -15,8 +15,8 @@ from mode import Service
 
 from streamer import metrics
 from streamer.engine.exit import leave
-from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.record_batches import take_apart
 from streamer.engine.shared import Shared
 from streamer.pipeline.decode import decode_items
 from streamer.pipeline.item_model import decode_model
@@ -59,7 +59,7 @@ class CatalogueReader(Service):
 
     async def on_start(self) -> None:
         """Find the partitions and start reading."""
-        accept_any_name()
+        take_apart()
         self._consumer = AIOKafkaConsumer(
             **aiokafka_options(self._settings),
             enable_auto_commit=False,

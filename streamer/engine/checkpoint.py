@@ -155,7 +155,7 @@ class Checkpointer:
             ("reason", rejected.reason.encode()),
             ("detail", detail.encode(errors="replace")),
             ("source_topic", self.settings.topic(topic).encode()),
-            ("source_partition", b"%d" % record.partition),
+            ("source_partition", b"%d" % self.partition.number),
             ("source_offset", b"%d" % record.offset),
         ]
         return kept._replace(headers=[*kept.headers, *why])

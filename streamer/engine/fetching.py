@@ -16,14 +16,16 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import CorruptRecordException, IllegalStateError
 
 from streamer import metrics
-from streamer.engine.buffers import Buffer, Memory, size_of
+from streamer.engine.buffers import Buffer, Memory
 from streamer.engine.merge import IDLE_MS, Taken, merge
 from streamer.engine.position import Take
 from streamer.events import KINDS
+from streamer.pipeline.records import CorruptError, Packed, Records, join, unpack
 from streamer.settings import Settings
+from streamer.upstream import whole_batches
 
 WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out of the request that waits
 BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records
@@ -64,11 +66,11 @@ class Source:
     @property
     def has_records(self) -> bool:
         """Whether anything is buffered."""
-        return any(buffer.records for buffer in self.buffers.values())
+        return any(self.buffers.values())
 
     def is_full(self, limit: int) -> bool:
         """Whether there is a whole batch, or as much as there is memory for."""
-        buffered = sum(len(buffer.records) for buffer in self.buffers.values())
+        buffered = sum(map(len, self.buffers.values()))
         return buffered >= limit or any(not buffer.is_hungry for buffer in self.buffers.values())
 
     def batch(self, limit: int, more: Iterable[str]) -> dict[str, Taken]:
@@ -97,7 +99,21 @@ def fetch_options(settings: Settings) -> dict[str, Any]:
         "max_partition_fetch_bytes": min(max(chunk, SMALLEST_CHUNK), LARGEST_CHUNK),
         "fetch_max_bytes": memory // 8,
         "fetch_max_wait_ms": WAIT_MS,
+        "value_deserializer": whole_batches,
     }
+
+
+def unpacked(batches: Sequence[Any]) -> Records:
+    """Records of what a consumer of whole batches gave. Raises CorruptRecordException.
+
+    Topics that were written before Kafka 0.11 have records beside batches.
+    """
+    if not all(isinstance(batch, Packed) for batch in batches):
+        return join([unpacked([each]) if isinstance(each, Packed) else Records.of([each]) for each in batches])
+    try:
+        return unpack(batches)
+    except CorruptError as exc:
+        raise CorruptRecordException(str(exc)) from exc
 
 
 class Fetching:
@@ -167,11 +183,14 @@ class Fetching:
         got = await self.consumer.getmany(*topics, timeout_ms=wait_ms, max_records=piece) if topics else {}
         if is_void():
             return {}
-        for tp, records in got.items():
-            self._buffers[tp].add(records, size_of(records))
+        found = {}
+        for tp, batches in got.items():
+            records = unpacked(batches)
+            self._buffers[tp].add(records, len(batches))
+            found[tp] = len(records)
         if got:
             await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
-        return {} if is_void() else {tp: len(records) for tp, records in got.items()}
+        return {} if is_void() else found
 
     async def wait_for_room(self) -> None:
         """Until a batch is applied, where nothing may be fetched before; returns at once otherwise.
@@ -219,7 +238,7 @@ class Fetching:
     def _waiting(self, source: Source) -> int:
         """Records of a source that are not handed on yet, as far as we know."""
         topics = [TopicPartition(self._settings.topic(topic), source.partition) for topic in source.buffers]
-        return sum(len(self._buffers[tp].records) + self._unfetched(tp) for tp in topics)
+        return sum(len(self._buffers[tp]) + self._unfetched(tp) for tp in topics)
 
     def _unfetched(self, tp: TopicPartition) -> int:
         """Records that the broker has and we did not fetch yet, as far as we know."""
@@ -242,7 +261,7 @@ class Fetching:
         if buffer is None:
             return None
         end = self._last_stable(tp)
-        if end is not None and not buffer.records and buffer.next >= end:
+        if end is not None and not buffer and buffer.next >= end:
             return buffer.after  # what is behind it are markers of transactions
         return end
 
@@ -257,4 +276,4 @@ class Fetching:
 
 
 def _age_s(buffer: Buffer) -> float:
-    return max(time.time() - buffer.records[0].timestamp / 1000, 0.0) if buffer.records else 0.0
+    return max(time.time() - buffer.first_ms / 1000, 0.0) if buffer else 0.0

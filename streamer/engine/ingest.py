@@ -21,8 +21,8 @@ from mode import Service
 from streamer import metrics, upstream
 from streamer.engine.exit import leave
 from streamer.engine.fetching import Fetching, Group, fetch_options, wait
-from streamer.engine.headers import accept_any_name
 from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.record_batches import take_apart
 from streamer.errors import RetentionError, SettingsError, StateError
 from streamer.settings import Settings
 
@@ -62,7 +62,7 @@ class Ingest(Service, ConsumerRebalanceListener):
 
     async def on_start(self) -> None:
         """Join the group."""
-        accept_any_name()
+        take_apart()
         upstream.let_channels_flow(self.app)
         settings = self.settings
         self.consumer = AIOKafkaConsumer(

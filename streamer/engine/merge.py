@@ -6,9 +6,10 @@ over: then they go on without it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from streamer.engine.buffers import Buffer
+from streamer.pipeline.records import Records
 
 IDLE_MS: Final = 1000  # as long as a fetch can take on a busy broker; Kafka Streams calls it max.task.idle.ms
 
@@ -17,7 +18,7 @@ class Taken(NamedTuple):
     """Records of one topic that can be handed on, the position that they follow, and their bytes."""
 
     after: int
-    records: list[Any]
+    records: Records
     size: int
 
 
@@ -27,21 +28,21 @@ def merge(buffers: Mapping[str, Buffer], more: Iterable[str], limit: int, *, wai
     `more` names the topics that have records beyond their buffer; `waited` is true once waiting for them took too long.
     """
     open_ended = set(more)
-    if not waited and any(not buffers[topic].records for topic in open_ended):
+    if not waited and any(not buffers[topic] for topic in open_ended):
         return {}
-    filled = {topic: buffer for topic, buffer in buffers.items() if buffer.records}
+    filled = {topic: buffer for topic, buffer in buffers.items() if buffer}
     limits = {topic: buffer.batch(limit) for topic, buffer in filled.items()}
     cut_ms = min(
         [
-            *(b.records[-1].timestamp for topic, b in filled.items() if topic in open_ended),
-            *(b.records[limits[topic] - 1].timestamp for topic, b in filled.items() if len(b.records) > limits[topic]),
+            *(b.last_ms for topic, b in filled.items() if topic in open_ended),
+            *(b.ms(limits[topic] - 1) for topic, b in filled.items() if len(b) > limits[topic]),
         ],
         default=float("inf"),
     )
     takes = _take_all(filled, cut_ms, limits)
     if not takes and filled:
         # Timestamps run backwards within a topic: go on with the one whose end is oldest.
-        topic = min(filled, key=lambda topic: filled[topic].records[-1].timestamp)
+        topic = min(filled, key=lambda topic: filled[topic].last_ms)
         takes = _take_all({topic: filled[topic]}, float("inf"), limits)
     return takes
 
@@ -51,6 +52,6 @@ def _take_all(buffers: Mapping[str, Buffer], cut_ms: float, limits: Mapping[str,
     for topic, buffer in buffers.items():
         after = buffer.after
         records, size = buffer.take(cut_ms, limits[topic])
-        if records:
+        if records is not None:
             takes[topic] = Taken(after, records, size)
     return takes

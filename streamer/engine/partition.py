@@ -149,7 +149,7 @@ class Partition:
     def apply_items(self, takes: Iterable[Take]) -> None:
         """Take in catalogue changes that concern items of this partition."""
         for take in takes:
-            changes, rejected = decode_items(take.records, self.shared.limits)
+            changes, rejected = decode_items(list(take.records), self.shared.limits)
             for item_id, item in changes:
                 if item is None:
                     self.own_items.forget(item_id)
@@ -162,7 +162,7 @@ class Partition:
     def apply_signals(self, takes: Iterable[Take]) -> None:
         """Learn what events, here and in other partitions, taught about our items."""
         with metrics.stage("learn"):
-            records = [signals_.decode(record.value, record.offset) for take in takes for record in take.records]
+            records = [signals_.decode(record.value or b"", record.offset) for take in takes for record in take.records]
             if records:
                 self.own_items.learn(signals_.join(records), self.shared.space)
 
@@ -179,8 +179,8 @@ class Partition:
         cache = self.shared.cache
         applied = order[outcome[order] != DUPLICATE]
         changed, last = np.unique(slots[applied][::-1], return_index=True)  # of a user's events the latest
-        for slot, i in zip(changed.tolist(), applied[::-1][last].tolist(), strict=True):
-            cache.cause[slot] = events.event_id(i)
+        for slot, event_id in zip(changed.tolist(), events.event_ids(applied[::-1][last]), strict=True):
+            cache.cause[slot] = event_id
         fresh = changed[cache.unsaved[changed] & DIRTY == 0]
         cache.unsaved[fresh] |= DIRTY
         self._changed.append(fresh)
@@ -208,13 +208,14 @@ class Partition:
             duplicates = int(np.count_nonzero(outcome[at : at + n] == DUPLICATE))
             at += n
             _count(part.kind.name, applied=n - duplicates, duplicate=duplicates, rejected=len(part.decoded.rejected))
-            self._reject(Take(part.kind.topic, list(part.records), 0), part.decoded.rejected)
+            self._reject(Take(part.kind.topic, part.records, 0), part.decoded.rejected)
             self.position.newest_ts[part.kind.topic] = part.decoded.newest_ts
 
     def _reject(self, take: Take, rejected: list[Rejected]) -> None:
-        self.rejected_bytes += size_of([take.records[bad.place] for bad in rejected])
         for bad in rejected:
-            self.rejected.append((take.topic, take.records[bad.place], bad))
+            record = take.records[bad.place]
+            self.rejected.append((take.topic, record, bad))
+            self.rejected_bytes += size_of(record)
             metrics.REJECTED.labels(bad.reason).inc()
 
     # ---- the cut; callers hold state_lock

@@ -11,6 +11,7 @@ from streamer.engine.transactions import Headers
 from streamer.events import KINDS
 from streamer.pipeline.cut import Publication
 from streamer.pipeline.decode import Rejected
+from streamer.pipeline.records import Records
 
 LAYOUT: Final = 1
 
@@ -23,13 +24,13 @@ class Take(NamedTuple):
     """Records of one topic partition, in order, that follow on `after`."""
 
     topic: str  # as in the contracts, without prefix
-    records: list[Any]
+    records: Records
     after: int
 
     @property
     def next_offset(self) -> int:
         """Where the next take has to go on."""
-        return int(self.records[-1].offset) + 1
+        return self.records.next_offset
 
 
 class Position(msgspec.Struct, array_like=True):

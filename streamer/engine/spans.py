@@ -45,11 +45,11 @@ class Spans:
 
     def batch(self, takes: Sequence[Take], began_ns: int) -> None:
         """A batch was applied; it began then (Unix ns)."""
-        records = [record for take in takes for record in take.records]
-        links = _links(context(record.headers) for record in records if record.headers)
+        some = (record for take in takes if take.records.have_headers for record in take.records)
+        links = _links(context(record.headers) for record in some if record.headers)
         about: dict[str, AttributeValue] = {
             "streamer.topics": [take.topic for take in takes],
-            "streamer.records": len(records),
+            "streamer.records": sum(len(take.records) for take in takes),
         }
         self._batches.append(self._span("apply", SpanKind.CONSUMER, links, about, began_ns))
 

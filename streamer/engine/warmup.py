@@ -6,33 +6,26 @@ The first start after an installation takes some seconds for it; later ones read
 import tempfile
 import time
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
 
 from streamer import metrics
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
+from streamer.engine.record_batches import packed
 from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.pipeline.item_model import decode_model
 from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
+from streamer.pipeline.records import Record, Records, unpack
 from streamer.settings import Settings
 
 log = structlog.get_logger(__name__)
 
 EVENTS = 8
 SLOW_S = 2.0  # reading compiled kernels from disk takes less
-
-
-class Record(NamedTuple):
-    """A record as Kafka would bring it."""
-
-    key: bytes
-    value: bytes
-    timestamp: int
-    offset: int
 
 
 def compile_kernels(settings: Settings) -> None:
@@ -61,11 +54,12 @@ def _rehearse(settings: Settings, directory: Path) -> None:
 def _run(partition: Partition, reader: Reader, first: int) -> None:
     now = partition.shared.now_ms()
     text = b'{"event_id":"%d","user_id":"u","item_id":"%d","ts":%d,"price":1,"currency":"EUR","tags":["a"]}'
-    records = [Record(b"u", text % (i, i, now), now, i) for i in range(first, first + EVENTS)]
-    takes = [Take("clicks", records[:6], first), Take("purchases", records[6:], first)]
+    values = [text % (i, i, now) for i in range(first, first + EVENTS)]
+    takes = [Take("clicks", _fetched(values[:6], now), 0), Take("purchases", _fetched(values[6:], now), 0)]
     partition.apply_events(partition.decode(takes))
+    list(takes[0].records)  # as those that are rejected
     value = partition.outbox.take(partition.shared.catalogue)[0][1]
-    partition.apply_signals([Take("item-signals", [Record(b"", value, now, 0)], 0)])
+    partition.apply_signals([Take("item-signals", Records.of([Record(b"", value, now, 0)]), 0)])
     partition.shared.space.refresh()
     effects = partition.cut()
     for _, model in effects.models:
@@ -73,6 +67,14 @@ def _run(partition: Partition, reader: Reader, first: int) -> None:
     partition.write_to_store(effects, 1)
     reader.read(partition.world, 0, "u")
     _rank(partition)
+
+
+def _fetched(values: list[bytes], now_ms: int) -> Records:
+    """Events as the consumer brings them."""
+    batch = DefaultRecordBatchBuilder(2, 0, 0, -1, -1, -1, 1 << 20)
+    for offset, value in enumerate(values):
+        batch.append(offset, now_ms, b"u", value, [("header", b"")])
+    return unpack([packed(memoryview(batch.build()))])
 
 
 def _rank(partition: Partition) -> None:

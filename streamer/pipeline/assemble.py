@@ -10,15 +10,16 @@ from numpy.typing import NDArray
 
 from streamer.events import Kind
 from streamer.pipeline.catalogue import TAGS_PER_ITEM, Catalogue, distinct
-from streamer.pipeline.decode import Decoded, Record
+from streamer.pipeline.decode import Decoded
 from streamer.pipeline.fold import Columns
+from streamer.pipeline.records import Record, Records
 
 
 class Part(NamedTuple):
     """The decoded take of one topic."""
 
     kind: Kind
-    records: Sequence[Record]
+    records: Records
     decoded: Decoded
 
 
@@ -41,17 +42,21 @@ class Events:
     @property
     def keys(self) -> list[bytes]:
         """The user key of every event."""
-        return [record.key or b"" for record in self.records]
+        return [key for part in self.parts for key in _good(part)]
 
-    @property
-    def records(self) -> list[Any]:
-        """The record of every event."""
-        return [record for part in self.parts for record in _good(part)]
-
-    def event_id(self, i: int) -> str:
-        """The event_id of event i."""
+    def record(self, i: int) -> Record:
+        """The record of event i."""
         part, start = self._part(i)
-        return part.decoded.event_id(i - start)
+        return part.records[int(part.decoded.places[i - start])]
+
+    def event_ids(self, some: NDArray[np.int64]) -> list[str]:
+        """The event_ids of some events."""
+        found = [""] * len(some)
+        for part, first, behind in zip(self.parts, self._starts, self._starts[1:], strict=False):
+            its = np.flatnonzero((some >= first) & (some < behind))
+            for n, event_id in zip(its.tolist(), part.decoded.event_ids(some[its] - first), strict=True):
+                found[n] = event_id
+        return found
 
     def item_id(self, i: int) -> str:
         """The item_id of event i."""
@@ -105,10 +110,10 @@ class Events:
         return at, out
 
 
-def _good(part: Part) -> Sequence[Record]:
-    """The records of the good events."""
-    places = part.decoded.places
-    return part.records if len(places) == len(part.records) else [part.records[i] for i in places.tolist()]
+def _good(part: Part) -> list[bytes]:
+    """The keys of the good events."""
+    keys, places = part.records.keys, part.decoded.places
+    return keys if len(places) == len(keys) else [keys[i] for i in places.tolist()]
 
 
 @njit(cache=True)

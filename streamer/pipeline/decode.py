@@ -6,7 +6,7 @@ msgspec decodes the others one by one, and says what is wrong with the bad ones.
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Protocol, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import msgspec
 import numpy as np
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from streamer.events import KINDS, Item, Kind, Purchase, Tags, UserEvent
 from streamer.pipeline.hashing import hash_id
-from streamer.pipeline.scan import Scanned, currency_code, join, scan
+from streamer.pipeline.records import AnyRecord, Records
+from streamer.pipeline.scan import Scanned, currency_code, scan
 
 Reason = Literal[
     "malformed_json",
@@ -29,14 +30,6 @@ Reason = Literal[
 ]
 
 DETAIL_CHARS = 200  # a header is for people: the record itself is beside it
-
-
-class Record(Protocol):
-    """What decoding needs of a Kafka record (aiokafka's ConsumerRecord fits)."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
 
 
 class Rejected(NamedTuple):
@@ -76,13 +69,15 @@ class Decoded(NamedTuple):
         """When the events happened, ms."""
         return self.columns.ts
 
-    def event_id(self, i: int) -> str:
-        """The event_id of event i."""
-        return _part(self.text, self.columns.event_at[i])
+    def event_ids(self, some: NDArray[np.int64]) -> list[str]:
+        """The event_ids of some events."""
+        text = self.text
+        return [text[first:behind].decode() for first, behind in self.columns.event_at[some].tolist()]
 
     def item_id(self, i: int) -> str:
         """The item_id of event i."""
-        return _part(self.text, self.columns.item_at[i])
+        first, behind = self.columns.item_at[i].tolist()
+        return self.text[first:behind].decode()
 
 
 _DECODERS: dict[int, Callable[[bytes], UserEvent]] = {k.code: msgspec.json.Decoder(k.struct).decode for k in KINDS}
@@ -93,16 +88,14 @@ _UNDECODABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, TypeErr
 _three_capitals = re.compile(r"[A-Z]{3}").fullmatch
 
 
-def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_ts: int) -> Decoded:
+def decode_events(kind: Kind, records: Records, limits: Limits, newest_ts: int) -> Decoded:
     """Events of one user topic partition, in order.
 
     `newest_ts` is the newest `ts` (ms) accepted from this partition before; the result has it as it is after.
     """
-    text, keys = join([record.value or b"" for record in records]), join([record.key or b"" for record in records])
-    columns = scan(kind, text, keys, limits.max_event_bytes)
-    tags = {i: _tags_at(text.data, columns.tags_at[i]) for i in np.flatnonzero(columns.tags_at[:, 1]).tolist()}
-    rejected, more = _decode_others(kind, records, limits, columns, tags, len(text.data))
-    appended_at = np.array([record.timestamp for record in records], np.int64)
+    columns, appended_at = scan(kind, records, limits.max_event_bytes), records.columns.timestamp
+    tags = {i: _tags_at(records.text, columns.tags_at[i]) for i in np.flatnonzero(columns.tags_at[:, 1]).tolist()}
+    rejected, more = _decode_others(kind, records, limits, columns, tags)
     verdict, newest_ts = _check_times(columns, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
     wrong = [_wrong_time(i, int(verdict[i]), int(columns.ts[i]), limits) for i in np.flatnonzero(verdict).tolist()]
     places = np.flatnonzero(columns.plain & (verdict == 0))
@@ -110,13 +103,8 @@ def decode_events(kind: Kind, records: Sequence[Record], limits: Limits, newest_
         columns = Scanned._make(column[places] for column in columns)
         appended_at = appended_at[places]
         tags = {n: tags[place] for n, place in enumerate(places.tolist()) if place in tags}
-    everything = b"".join([text.data, *more])
-    return Decoded(columns, everything, tags, places, appended_at, sorted(rejected + wrong), int(newest_ts))
-
-
-def _part(text: bytes, place: NDArray[np.int64]) -> str:
-    first, behind = place.tolist()
-    return text[first:behind].decode()
+    text = b"".join([records.text, *more]) if more else records.text
+    return Decoded(columns, text, tags, places, appended_at, sorted(rejected + wrong), int(newest_ts))
 
 
 def _tags_at(text: bytes, place: NDArray[np.int64]) -> tuple[str, ...]:
@@ -126,17 +114,16 @@ def _tags_at(text: bytes, place: NDArray[np.int64]) -> tuple[str, ...]:
 
 def _decode_others(
     kind: Kind,
-    records: Sequence[Record],
+    records: Records,
     limits: Limits,
     columns: Scanned,
     tags: dict[int, tuple[str, ...]],
-    end: int,
 ) -> tuple[list[Rejected], list[bytes]]:
     """What the scan left out, one by one: good events into `columns` and `tags`, where they count as plain from here.
 
-    Returns the bad ones, and the ids of the good ones, which begin at `end` of the text.
+    Returns the bad ones, and the ids of the good ones: their places are behind the text of the records.
     """
-    rejected, ids = list[Rejected](), list[bytes]()
+    rejected, ids, end = list[Rejected](), list[bytes](), len(records.text)
     for i in np.flatnonzero(~columns.plain).tolist():
         event = _decode_event(kind, records[i], limits)
         if isinstance(event, tuple):
@@ -158,7 +145,7 @@ def _decode_others(
     return rejected, ids
 
 
-def _decode_event(kind: Kind, record: Record, limits: Limits) -> UserEvent | tuple[Reason, str]:
+def _decode_event(kind: Kind, record: AnyRecord, limits: Limits) -> UserEvent | tuple[Reason, str]:
     event = _decode_one(_DECODERS[kind.code], record.value, limits.max_event_bytes)
     if isinstance(event, tuple):
         return event
@@ -169,7 +156,7 @@ def _decode_event(kind: Kind, record: Record, limits: Limits) -> UserEvent | tup
     return cast("UserEvent", event)
 
 
-def decode_items(records: Sequence[Record], limits: Limits) -> tuple[list[tuple[str, Item | None]], list[Rejected]]:
+def decode_items(records: Sequence[AnyRecord], limits: Limits) -> tuple[list[tuple[str, Item | None]], list[Rejected]]:
     """Catalogue changes `(item_id, item)`, None for a deletion, in order; and what was rejected."""
     written = [i for i, record in enumerate(records) if record.value is not None]
     items, bad = _decode_all(_decode_item, [records[i] for i in written], limits.max_event_bytes)
@@ -204,7 +191,7 @@ def _is_id(key: bytes | None) -> bool:
 
 
 def _decode_all(
-    decode: Callable[[bytes], Any], records: Sequence[Record], limit: int
+    decode: Callable[[bytes], Any], records: Sequence[AnyRecord], limit: int
 ) -> tuple[list[Any], list[Rejected]]:
     """Every record decoded; None where that failed, with the reason apart."""
     values = [record.value for record in records]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from streamer.events import NAME_CHARS, Kind
 from streamer.model.compiled import leaf
-from streamer.pipeline.words import LONGEST, SPARE, equal, first_bytes, hash_text, lowest_bit, word_at
+from streamer.pipeline.records import Records
+from streamer.pipeline.words import LONGEST, equal, first_bytes, hash_text, lowest_bit, word_at
 
 # Every field of a user event, in the order in which most producers write them.
 _FIELDS: Final = (
@@ -56,13 +57,6 @@ class Scanned(NamedTuple):
     tags_at: NDArray[np.int64]  # [n, 2] place of the JSON list of tags; 0, 0 where it is empty
 
 
-class Text(NamedTuple):
-    """Values one after the other: value i is `data[at[i]:at[i + 1]]`; behind the last one are SPARE bytes."""
-
-    data: bytes
-    at: NDArray[np.int64]
-
-
 class _Found(NamedTuple):
     """The fields of one value: what each is, and its place; of texts without the quotes."""
 
@@ -71,16 +65,9 @@ class _Found(NamedTuple):
     end: NDArray[np.int64]
 
 
-def join(values: list[bytes]) -> Text:
-    """Values as one text."""
-    at = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=at[1:])
-    return Text(b"".join([*values, bytes(SPARE)]), at)
-
-
-def scan(kind: Kind, values: Text, keys: Text, longest: int) -> Scanned:
-    """Columns over values of a kind of event under their records' keys; none longer than `longest` bytes is plain."""
-    n = len(values.at) - 1
+def scan(kind: Kind, records: Records, longest: int) -> Scanned:
+    """Columns over records of a kind of event; none with a value longer than `longest` bytes is plain."""
+    n = len(records)
     columns = Scanned(
         np.zeros(n, np.bool_),
         np.zeros(n, np.int64),
@@ -93,8 +80,8 @@ def scan(kind: Kind, values: Text, keys: Text, longest: int) -> Scanned:
         np.zeros((n, 2), np.int64),
     )
     found = _Found(*(np.zeros(len(_FIELDS), np.int64) for _ in range(3)))
-    text, key_text = np.frombuffer(values.data, np.uint8), np.frombuffer(keys.data, np.uint8)
-    _scan(text, values.at, key_text, keys.at, *fields_of(kind), longest, found, columns)
+    text, (known, required) = np.frombuffer(records.text, np.uint8), fields_of(kind)
+    _scan(text, records.columns.key, records.columns.value, known, required, longest, found, columns)
     return columns
 
 
@@ -114,10 +101,10 @@ def fields_of(kind: Kind) -> tuple[int, int]:
 
 
 @leaf
-def _scan(text, at, keys, key_at, known, required, longest, found, out):  # type: ignore[no-untyped-def]
-    for i in range(len(at) - 1):
-        size = at[i + 1] - at[i]
-        if size > longest or not _object(text, at[i], at[i + 1], known, found):
+def _scan(text, keys, values, known, required, longest, found, out):  # type: ignore[no-untyped-def]
+    for i in range(len(values)):
+        at, end = values[i, 0], values[i, 1]
+        if end - at > longest or not _object(text, at, end, known, found):
             continue
         for field in range(len(_sizes)):
             if (required >> field) & 1 and found.kind[field] == _ABSENT:
@@ -125,7 +112,7 @@ def _scan(text, at, keys, key_at, known, required, longest, found, out):  # type
         else:
             if _take(text, found, i, out):
                 start, n = found.start[_USER], found.end[_USER] - found.start[_USER]
-                out.plain[i] = n == key_at[i + 1] - key_at[i] and equal(text, start, keys, key_at[i], n)
+                out.plain[i] = n == keys[i, 1] - keys[i, 0] and equal(text, start, keys[i, 0], n)
 
 
 @leaf

@@ -95,12 +95,12 @@ def first_bytes(text, place, n):  # type: ignore[no-untyped-def]
 
 
 @leaf
-def equal(text, at, other, other_at, n):  # type: ignore[no-untyped-def]
-    """Whether n bytes of u8[…] from `at` on are those of `other` from `other_at` on."""
+def equal(text, one, other, n):  # type: ignore[no-untyped-def]
+    """Whether n bytes of u8[…] from one place on are those from another on."""
     while n > 0:
-        if first_bytes(text, at, n) != first_bytes(other, other_at, n):
+        if first_bytes(text, one, n) != first_bytes(text, other, n):
             return False
-        at, other_at, n = at + 8, other_at + 8, n - 8
+        one, other, n = one + 8, other + 8, n - 8
     return True
 
 

@@ -34,6 +34,7 @@ from streamer.engine.transactions import BATCH_BYTES, REQUEST_BYTES, Outgoing, s
 from streamer.errors import StreamerError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Limits, Rejected, decode_events, decode_items
+from streamer.pipeline.records import Records
 from streamer.settings import Settings
 from streamer.tools.rejected import REPLAYED, Place, Rejection, Wanted, read, reader, rejections
 
@@ -68,6 +69,7 @@ class _Judged:
     key: bytes | None
     value: bytes | None
     timestamp: int
+    offset: int = 0
 
 
 def plan(settings: Settings, wanted: Wanted, limit: int | None = None) -> Replay:
@@ -229,7 +231,7 @@ class Judge:
             rejected = decode_items(records, self._limits)[1]
         else:
             newest = self._newest_ts[_target(rejection, self._settings.partitions)].get(name, 0)
-            rejected = decode_events(KIND_OF_TOPIC[name], records, self._limits, newest).rejected
+            rejected = decode_events(KIND_OF_TOPIC[name], Records.of(records), self._limits, newest).rejected
         return rejected[0] if rejected else None
 
     async def _is_superseded(self, rejection: Rejection) -> bool:

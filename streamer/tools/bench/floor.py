@@ -13,8 +13,10 @@ from typing import Any
 import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamer.engine.fetching import fetch_options
+from streamer.engine.buffers import FIRST_PIECE
+from streamer.engine.fetching import fetch_options, unpacked
 from streamer.engine.kafka_clients import aiokafka_options
+from streamer.engine.record_batches import take_apart
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Limits, decode_events
 from streamer.settings import Settings, load
@@ -24,6 +26,7 @@ async def read(settings: Settings, events: int) -> dict[str, float]:
     """Read and decode until so many events are in."""
     limits = Limits(settings.max_event_bytes, settings.future_ms, settings.too_old_ms)
     kinds = {settings.topic(topic): kind for topic, kind in KIND_OF_TOPIC.items()}
+    take_apart()
     consumer = _consumer(settings)
     await consumer.start()
     consumer.assign([TopicPartition(topic, n) for topic in kinds for n in range(settings.partitions)])
@@ -31,9 +34,9 @@ async def read(settings: Settings, events: int) -> dict[str, float]:
     start_s, start_cpu_s, seen, skipped = 0.0, 0.0, 0, 0
     try:
         while seen < events:
-            got = await consumer.getmany(timeout_ms=100, max_records=4 * settings.batch_records)
-            for tp, records in got.items():
-                seen += decode_events(kinds[tp.topic], records, limits, 0).size
+            got = await consumer.getmany(timeout_ms=100, max_records=FIRST_PIECE)
+            for tp, batches in got.items():
+                seen += decode_events(kinds[tp.topic], unpacked(batches), limits, 0).size
             if got and not start_s:  # the first fetch opens connections
                 start_s, start_cpu_s, skipped = time.monotonic(), time.process_time(), seen
         return {

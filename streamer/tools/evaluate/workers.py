@@ -6,7 +6,6 @@ they would through the topic.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
@@ -16,22 +15,12 @@ from streamer.errors import SettingsError
 from streamer.pipeline.assemble import Part
 from streamer.pipeline.decode import decode_items
 from streamer.pipeline.item_model import decode_model
+from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings
 from streamer.tools.lines import Line
 
 CACHE_MB = 16
 SIGNALS = "item-signals"
-
-
-class Record(NamedTuple):
-    """A record as Kafka would bring it."""
-
-    key: bytes
-    value: bytes | None
-    timestamp: int
-    offset: int
-    partition: int = 0
-    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 class Worker:
@@ -52,7 +41,7 @@ class Worker:
     def apply_item(self, line: Line, *, owned: bool) -> None:
         """A line of the catalogue: every worker reads it, its owner takes care of the model."""
         take = self._take(line, 0)
-        for item_id, item in decode_items(take.records, self.shared.limits)[0]:
+        for item_id, item in decode_items(list(take.records), self.shared.limits)[0]:
             if item is None:
                 self.shared.catalogue.forget(item_id)
             else:
@@ -68,7 +57,7 @@ class Worker:
         """What events taught about our items."""
         first = self.partition.position.next.get(SIGNALS, 0)
         records = [Record(b"", value, self.now_ms, n) for n, value in enumerate(values, first)]
-        take = Take(SIGNALS, records, first)
+        take = Take(SIGNALS, Records.of(records), first)
         self.partition.apply_signals([take])
         if records:
             self.partition.advance(take)
@@ -91,7 +80,7 @@ class Worker:
 
     def _take(self, line: Line, ts: int) -> Take:
         self._offset += 1
-        return Take(line.topic, [Record(line.key, line.value, ts, self._offset)], self._offset)
+        return Take(line.topic, Records.of([Record(line.key, line.value, ts, self._offset)]), self._offset)
 
 
 class Workers:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaProducer
 
-from streamer.engine.headers import LenientRecords, accept_any_name, records
+from streamer.engine.record_batches import Chunk, records, take_apart
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import counted, deployed
 
@@ -71,7 +71,7 @@ def test_a_batch_that_is_cut_off_is_called_corrupt(made_of: list[Content], missi
 def test_a_name_that_is_not_utf_8_reads_as_its_bytes_in_hex(codec: int) -> None:
     good, bad = (NOW, b"k", b"good", []), (NOW + 5, b"k", b"bad", BAD)
     batch = packed(_DefaultRecordBatchBuilderPy, [good, bad, good], codec)
-    lenient = LenientRecords(batch + batch)
+    lenient = Chunk(batch + batch)
     assert lenient.size_in_bytes() == 2 * len(batch)
     found = []
     while lenient.has_next():
@@ -84,23 +84,23 @@ def test_a_name_that_is_not_utf_8_reads_as_its_bytes_in_hex(codec: int) -> None:
 
 # ---- what we rely on
 def test_the_class_that_we_replace_is_the_one_that_aiokafka_fetches_with() -> None:
-    assert fetcher.MemoryRecords in (MemoryRecords, LenientRecords)
-    accept_any_name()
-    accept_any_name()
-    assert fetcher.MemoryRecords is LenientRecords
+    assert fetcher.MemoryRecords in (MemoryRecords, Chunk)
+    take_apart()
+    take_apart()
+    assert fetcher.MemoryRecords is Chunk
 
 
 async def test_aiokafka_still_cannot_read_such_records_and_still_unpacks_with_our_class(
     kafka: EmbeddedKafka, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If the first part fails, `streamer.engine.headers` has no purpose any more."""
+    """If the first part fails, `streamer.engine.record_batches` has no purpose any more."""
     with deployed(kafka.brokers, tmp_path, partitions=1) as deployment:
         topic = deployment.settings.topic("clicks")
         await asyncio.to_thread(send, kafka, topic, {b"good": [], b"bad": BAD, b"good too": []})
         monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
         with pytest.raises(UnicodeDecodeError):
             await read(kafka, topic, 3)
-        accept_any_name()
+        take_apart()
         assert await read(kafka, topic, 3) == [(b"good", ()), (b"bad", tuple(READ)), (b"good too", ())]
 
 
