@@ -87,7 +87,7 @@ class Line:
         policy = Policy(thresholds, scales, interests)
         self.world = World(self.users, self.space, self.names(), policy, new_learned(), new_work(TAGS))
         self.slot_of: dict[str, int] = {}
-        self.causes = [""] * SLOTS
+        self.causes = [b""] * SLOTS
         self.newest_ts: dict[str, int] = {}
         self.changed: set[int] = set()
         self._batch = 0
@@ -140,7 +140,7 @@ class Line:
     def profile(self, user_id: str = "ann") -> Profile:
         """A look at a user, as the HTTP API takes it."""
         slot = self.slot(user_id)
-        return publish.profile(self.world, slot, user_id, INTERESTS, self.causes[slot])
+        return publish.profile(self.world, slot, user_id, INTERESTS, self.causes[slot].decode())
 
 
 def profiles(result: Cut) -> list[Profile]:

@@ -161,7 +161,7 @@ def test_a_change_that_is_due_is_published_with_its_cause() -> None:
     assert profile.activity.clicks == 101
     assert result.publications[0].since_ms == 0
     assert held_until(result.rows[0]) == 0
-    assert line.causes[0] == ""
+    assert line.causes[0] == b""
 
 
 def test_a_material_change_takes_what_was_held_back_along() -> None:

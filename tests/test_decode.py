@@ -31,7 +31,7 @@ def decoded(*records: Record, topic: str = "clicks", newest_ts: int = 0, limits:
 
 
 def event_ids(result: Decoded) -> list[str]:
-    return result.event_ids(np.arange(result.size))
+    return [event_id.decode() for event_id in result.event_ids(np.arange(result.size))]
 
 
 def reason_of(raw: bytes | None, topic: str = "clicks", key: bytes | None = b"ann") -> str | None:

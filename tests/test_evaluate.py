@@ -181,7 +181,7 @@ class Rehearsed:
         keys = [f"u{u}".encode() for u in range(20)]
         cache, partition = self.worker.shared.cache, self.worker.partition
         slots = cache.slots(0, keys, partition._load_users)
-        rows = pack(cache.users, slots, [cache.cause[slot].encode() for slot in slots.tolist()])
+        rows = pack(cache.users, slots, [cache.cause[slot] for slot in slots.tolist()])
         return rows, *(column.tobytes() for column in self.worker.mixer.mix)
 
 

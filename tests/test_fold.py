@@ -336,7 +336,7 @@ def test_topics_are_folded_in_the_order_in_which_kafka_got_them() -> None:
         clicks=[click("a", "mug")._replace(timestamp=T0 + 1), click("b", "pan")._replace(timestamp=T0 + 3)],
         purchases=[purchase("c", "tent")._replace(timestamp=T0 + 2)],
     )
-    assert line.causes[0] == "b"
+    assert line.causes[0] == b"b"
     assert line.users.touched_at[0] == T0 + 3
 
 
@@ -347,7 +347,7 @@ def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_back
         purchases=[purchase("c", "tent")._replace(timestamp=T0 + 2)],
     )
     assert [item.item_id for item in line.profile().recent_items] == ["tent", "pan", "mug"]
-    assert line.causes[0] == "b"
+    assert line.causes[0] == b"b"
 
 
 def test_a_tag_too_many_pushes_the_weakest_out() -> None:

@@ -84,7 +84,7 @@ def test_names_that_pass_are_written_each_time_and_not_remembered() -> None:
     catalogue.describe(Item("mug", "mug", ("kitchen",)))
     for _ in range(2):
         slots = np.array([catalogue.see("mug"), catalogue.see("junk")], np.int64)
-        catalogue.pass_by("junk")
+        catalogue.pass_by(hash_id("junk"), "junk")
         tags = np.array([catalogue.see_tag("kitchen"), catalogue.see_tag("noise")], np.uint64)
         named.refer(slots, tags, own_tags=True, catalogue=catalogue)
         written = named.take()

@@ -11,6 +11,7 @@ import aiokafka
 import faust
 import mode
 import pytest
+from aiokafka.consumer import fetcher
 from aiokafka.partitioner import murmur2 as aiokafka_murmur2
 from faust.app.base import BootStrategy
 from faust.assignor.partition_assignor import PartitionAssignor
@@ -21,6 +22,7 @@ from streamer.engine.app import App
 from streamer.serving.http import faust_options
 from streamer.settings import load
 from streamer.upstream import AdminConnection, bare_web, let_channels_flow, murmur2, owners
+from streamer.upstream.batches import _PartitionRecords
 
 ROOT = Path(__file__).parents[1]
 PINNED = ("faust-streaming", "mode-streaming", "aiokafka")
@@ -43,9 +45,9 @@ def test_no_module_reaches_into_another_library_past_this_list() -> None:
     """Names that are private or undocumented stand in `streamer.upstream` only."""
     private = (
         *("flow_control", "external_topic_distribution", "web_app", "BlueprintManager", "KafkaNetClient"),
-        "_coordinator",
+        *("_coordinator", "_consumer_record", "_value_deserializer", "PartitionRecords"),
     )
-    modules = [path for path in (ROOT / "streamer").rglob("*.py") if path.name != "upstream.py"]
+    modules = [path for path in (ROOT / "streamer").rglob("*.py") if path.parent.name != "upstream"]
     texts = {str(path): path.read_text(encoding="utf-8") for path in modules}
     found = {(name, word) for name, text in texts.items() for word in private if re.search(rf"\b{word}\b", text)}
     assert found == set()
@@ -110,6 +112,15 @@ def test_signature_is_the_one_we_call(function: Any) -> None:
     parameters = inspect.signature(function).parameters.values()
     bare = inspect.Signature([each.replace(annotation=inspect.Parameter.empty) for each in parameters])
     assert str(bare) == SIGNATURES[function]
+
+
+def test_fetched_chunks_are_taken_apart_by_the_classes_that_we_replace() -> None:
+    source = inspect.getsource(fetcher.Fetcher._proc_fetch_request)
+    assert re.findall(r"\b(\w+Records)\(", source) == ["MemoryRecords", "PartitionRecords"]
+    unpacking = inspect.getsource(_PartitionRecords.__base__)
+    for part in ("self._records = records", "self._value_deserializer", "self._consumer_record(tp, record)"):
+        assert part in unpacking
+    assert "if record.offset < self.next_fetch_offset:" in unpacking
 
 
 # ---- kafka-python

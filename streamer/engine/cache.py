@@ -34,7 +34,7 @@ class UserCache:
         self.capacity = capacity
         self.users: Users = allocate(capacity, shape)
         self.key_of: list[bytes] = [b""] * capacity
-        self.cause: list[str] = [""] * capacity  # event id behind a change that is not published yet
+        self.cause: list[bytes] = [b""] * capacity  # event id, UTF-8, behind a change that is not published yet
         self.unsaved = np.zeros(capacity, np.uint8)  # DIRTY | IN_FLIGHT
         self.partition_of = np.full(capacity, -1, np.int32)
         self.index: dict[int, dict[bytes, int]] = {}
@@ -74,7 +74,7 @@ class UserCache:
         stored = [i for i, row in enumerate(rows) if row is not None]
         causes = unpack(self.users, slots[stored], [rows[i] for i in stored])  # type: ignore[misc]
         for i, cause in zip(stored, causes, strict=True):
-            self.cause[slots[i]] = cause.decode()
+            self.cause[slots[i]] = cause
         index = self.index[partition]
         for key, slot in zip(keys, slots.tolist(), strict=True):
             index[key] = slot
@@ -107,6 +107,6 @@ class UserCache:
         self.unsaved[slots] = 0
         for slot in slots.tolist():
             self.key_of[slot] = b""
-            self.cause[slot] = ""
+            self.cause[slot] = b""
             self._free.append(slot)
         metrics.CACHE_USERS.set(len(self))

@@ -25,7 +25,7 @@ from streamer.engine.position import Take
 from streamer.events import KINDS
 from streamer.pipeline.records import CorruptError, Packed, Records, join, unpack
 from streamer.settings import Settings
-from streamer.upstream import whole_batches
+from streamer.upstream.batches import whole_batches
 
 WAIT_MS: Final = 100  # for records: meanwhile nobody fetches what was taken out of the request that waits
 BUSY_WAIT_MS: Final = 10  # while batches are applied: what has room again must not wait for others' records

@@ -2,7 +2,7 @@
 
 Header names are text to aiokafka and bytes to producers on librdkafka: one record with a name that is not UTF-8 stops
 its partition for good, with a UnicodeDecodeError at every attempt. aiokafka has no setting for it, so such a batch is
-unpacked by us. And who wants whole batches (`upstream.whole_batches`) gets them decompressed, to unpack a fetch at once
+unpacked by us. And who wants whole batches (`whole_batches`) gets them decompressed, to unpack a fetch at once
 (`pipeline.records`): aiokafka makes an object of each record, which was a tenth of the worker's time.
 
 Record batch, format 2 (kafka.apache.org/documentation/#recordbatch): 61 bytes of which we need base offset, checksum,
@@ -18,8 +18,8 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 from crc32c import crc32c
 
-from streamer import upstream
 from streamer.pipeline.records import CorruptError, Headers, Packed, unpack
+from streamer.upstream.batches import fetch_with
 
 LENGTH: Final = struct.Struct(">i")  # at 8: bytes behind it
 MAGIC_AT: Final = 16
@@ -40,7 +40,7 @@ _decompress: dict[int, Callable[[bytes], Any]] = {
 
 def take_apart() -> None:
     """From here on all consumers of this process read records whatever their headers are called."""
-    upstream.fetch_with(Chunk)
+    fetch_with(Chunk)
 
 
 class Record(NamedTuple):

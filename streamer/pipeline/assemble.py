@@ -49,9 +49,9 @@ class Events:
         part, start = self._part(i)
         return part.records[int(part.decoded.places[i - start])]
 
-    def event_ids(self, some: NDArray[np.int64]) -> list[str]:
-        """The event_ids of some events."""
-        found = [""] * len(some)
+    def event_ids(self, some: NDArray[np.int64]) -> list[bytes]:
+        """The event_ids of some events, in UTF-8."""
+        found = [b""] * len(some)
         for part, first, behind in zip(self.parts, self._starts, self._starts[1:], strict=False):
             its = np.flatnonzero((some >= first) & (some < behind))
             for n, event_id in zip(its.tolist(), part.decoded.event_ids(some[its] - first), strict=True):

@@ -76,10 +76,10 @@ def join(cuts: Sequence[Cut]) -> Cut:
     return Cut([*chain.from_iterable(rows)], [*chain.from_iterable(publications)], np.concatenate(held))
 
 
-def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, due_ms: int) -> Cut:
+def cut(world: World, candidates: Candidates, causes: list[bytes], now_ms: int, due_ms: int) -> Cut:
     """Assess, publish what passes the gate, hold the rest back until `due_ms`, pack all rows.
 
-    `causes` are the event ids behind unpublished changes, by slot; those of published users are emptied.
+    `causes` are the event ids (UTF-8) behind unpublished changes, by slot; those of published users are emptied.
     """
     slots, why, _ = candidates
     world.space.take_in_new_tags()
@@ -91,7 +91,7 @@ def cut(world: World, candidates: Candidates, causes: list[str], now_ms: int, du
     _stamp(world.users, slots[out], now_ms)
     publications = _publish(world, candidates, out, gate.rows_of(assessed, out), vectors[out], cosine[out], causes)
     held = _hold(world.users, np.delete(slots, out), due_ms)
-    return Cut(pack(world.users, slots, [causes[slot].encode() for slot in slots.tolist()]), publications, held)
+    return Cut(pack(world.users, slots, [causes[slot] for slot in slots.tolist()]), publications, held)
 
 
 def _vectors(
@@ -124,19 +124,19 @@ def _publish(
     assessed: gate.Assessed,
     vectors: NDArray[np.float32],
     cosine: NDArray[np.float64],
-    causes: list[str],
+    causes: list[bytes],
 ) -> list[Publication]:
     """The profiles of the candidates at `out`."""
     users, slots, why = world.users, candidates.slots[out], candidates.why[out]
     telling = Telling(
         [candidates.keys[i] for i in out.tolist()],
-        [causes[slot].encode() for slot in slots.tolist()],
+        [causes[slot] for slot in slots.tolist()],
         _tell(assessed.reasons, why),
         cosine,
     )
     written = publish.write(world, slots, assessed, vectors, telling)
     for slot in slots.tolist():
-        causes[slot] = ""
+        causes[slot] = b""
     _mark_published(users, slots, assessed, vectors)
     versions = users.head["version"][slots].tolist()
     since_ms = np.where(why == CHANGED, users.touched_at[slots], 0).tolist()

@@ -69,10 +69,10 @@ class Decoded(NamedTuple):
         """When the events happened, ms."""
         return self.columns.ts
 
-    def event_ids(self, some: NDArray[np.int64]) -> list[str]:
-        """The event_ids of some events."""
+    def event_ids(self, some: NDArray[np.int64]) -> list[bytes]:
+        """The event_ids of some events, in UTF-8."""
         text = self.text
-        return [text[first:behind].decode() for first, behind in self.columns.event_at[some].tolist()]
+        return [text[first:behind] for first, behind in self.columns.event_at[some].tolist()]
 
     def item_id(self, i: int) -> str:
         """The item_id of event i."""

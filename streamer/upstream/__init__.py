@@ -9,57 +9,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiokafka.consumer import fetcher
-from aiokafka.record.memory_records import MemoryRecords
 from kafka.net.compat import KafkaNetClient as AdminConnection  # closed by us where an admin client fails to start
 from kafka.partitioner import murmur2  # the hash of Java's default partitioner; aiokafka's is the same
-
-from streamer.pipeline.records import Packed
 
 if TYPE_CHECKING:
     import faust
     from aiohttp import web
     from aiokafka import AIOKafkaConsumer
 
-__all__ = [
-    "AdminConnection",
-    "bare_web",
-    "certificate_of",
-    "fetch_with",
-    "let_channels_flow",
-    "murmur2",
-    "owners",
-    "require_member",
-    "whole_batches",
-]
-
-
-def whole_batches(value: bytes | None) -> bytes | None:
-    """As a consumer's `value_deserializer`: it hands record batches on as they are, each for a record."""
-    return value
-
-
-def fetch_with(chunk: type[MemoryRecords]) -> None:
-    """From here on all consumers of this process take fetched chunks apart with this class, in place of aiokafka's.
-
-    A chunk of a consumer that wants `whole_batches` is told so by its attribute `whole`, and its batches are to give
-    nothing but one `Packed`.
-    """
-    fetcher.MemoryRecords, fetcher.PartitionRecords = chunk, _PartitionRecords
-
-
-class _PartitionRecords(fetcher.PartitionRecords):  # type: ignore[misc]
-    """What one topic partition gave to a fetch: aiokafka's, with whole batches where they are wanted."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        if self._value_deserializer is whole_batches:
-            self._records.whole = True
-
-    def _consumer_record(self, tp: Any, record: Any) -> Any:
-        if isinstance(record, Packed):
-            return record._replace(wanted=self.next_fetch_offset)
-        return super()._consumer_record(tp, record)
+__all__ = ["AdminConnection", "bare_web", "certificate_of", "let_channels_flow", "murmur2", "owners", "require_member"]
 
 
 def let_channels_flow(app: "faust.App") -> None:
