@@ -172,14 +172,18 @@ class OwnItems:
         publish = self._due(now_ms, everything=everything)
         store = self.storing.take(now_ms, next_offset, everything=everything)
         rows, out = Records(), Records()
-        for n, some in enumerate(_pieces(np.union1d(publish, store))):
+        goes_out, is_stored = np.zeros(len(self), np.bool_), np.zeros(len(self), np.bool_)
+        goes_out[publish] = is_stored[store] = True
+        for n, some in enumerate(_pieces(np.flatnonzero(goes_out | is_stored))):
             if n:
                 yield
-            models = {i: _encode(model) for i, model in self._models(some)}
-            for i in np.intersect1d(some, store).tolist():
-                row = (LAYOUT, msgspec.Raw(models[i]), bool(self.pending[i]), next_offset, checkpoint)
-                rows.append((b"i" + self.ids[i].encode(), _encode(row)))
-            out += [(self.ids[i].encode(), models[i]) for i in np.intersect1d(some, publish).tolist()]
+            for i, model in self._models(some):
+                key, value = self.ids[i].encode(), _encode(model)
+                if is_stored[i]:
+                    row = (LAYOUT, msgspec.Raw(value), bool(self.pending[i]), next_offset, checkpoint)
+                    rows.append((b"i" + key, _encode(row)))
+                if goes_out[i]:
+                    out.append((key, value))
         gone = [item_id.encode() for item_id in self._forgotten if item_id not in self.row_of]
         self._forgotten = set()
         return rows + [(b"i" + key, None) for key in gone], out + [(key, None) for key in gone]
