@@ -6,8 +6,7 @@ what is not, or may be wrong, the kernel says just that: msgspec looks at it (`p
 on what is accepted, and why not. So a rule stands here only where it takes something in; `tests/test_scan.py` holds
 both against each other.
 
-Cost: 0.2 µs for an event of 150 bytes, of which msgspec's struct, the hashes of its ids and the way from structs to
-columns were 1.5.
+Cost: 0.15 µs for an event of 120 bytes; msgspec takes 0.45 for a struct, which is still to become columns and hashes.
 """
 
 from typing import Final, NamedTuple
