@@ -67,7 +67,10 @@ def test_parts_joined_are_the_whole(many: list[list[Record]], cuts: list[int]) -
 
 @given(st.lists(record, max_size=6))
 def test_records_that_somebody_else_has_are_the_same_but_for_their_headers(some: list[Record]) -> None:
-    assert list(Records.of(some)) == [each._replace(headers=()) for each in some]
+    records = Records.of(some)
+    assert list(records) == [each._replace(headers=()) for each in some]
+    assert records.keys == [each.key or b"" for each in some]
+    assert not records.have_headers
 
 
 def test_all_records_have_the_time_of_the_log_where_the_topic_wants_it_so() -> None:
@@ -118,3 +121,14 @@ def test_no_damage_has_anything_read_from_outside(some: list[Record], place: int
 def test_lengths_that_lie_are_corrupt(body: bytes) -> None:
     with pytest.raises(CorruptError, match="record 0 of a batch"):
         unpack([Packed(body, 1, 0, 0, NOW, -1)])
+
+
+@pytest.mark.parametrize("size", [2, 2**31 - 1])
+def test_a_batch_that_says_it_has_more_records_is_corrupt(size: int) -> None:
+    with pytest.raises(CorruptError, match="record 1 of a batch"):
+        unpack([pack([Record(b"k", b"v", NOW, 0)])._replace(size=size)])
+
+
+def test_a_batch_of_no_records_has_none() -> None:
+    assert len(unpack([Packed(b"", 0, 7, 7, NOW, -1)])) == 0
+    assert len(unpack([])) == 0

@@ -13,9 +13,9 @@ from tests.worker_process import ROOT
 
 def test_the_worked_number() -> None:
     found = size(10_000_000, 100_000)
-    assert (found.workers, found.partitions) == (12, 48)
+    assert (found.workers, found.partitions) == (8, 48)
     assert found.broker_cores == pytest.approx(1.2)
-    assert found.cache_users == 83_334
+    assert found.cache_users == 125_000
 
 
 @given(st.integers(1, 10**9), st.integers(1, 2_000_000), st.floats(0, 1))
@@ -23,6 +23,7 @@ def test_workers_have_equal_shares_room_to_grow_and_time_left(users: int, events
     found = size(users, events, cached)
     assert found.partitions % found.workers == 0
     assert found.workers >= 2
+    assert found.partitions >= model.SPARE * found.workers
     transactions = found.partitions * model.TRANSACTION_MS / model.REST_MS
     busy = events * (model.EVENT_US + model.ROW_US) / 1e6 + transactions
     assert busy <= model.BUSY * found.workers * (1 + 1e-9)

@@ -142,7 +142,7 @@ class Records:
     def keys(self) -> list[bytes]:
         """The key of each record; an empty one where there is none."""
         text = self.text
-        return [text[first:behind] for first, behind in self.columns.key.tolist()]
+        return [text[first : max(first, behind)] for first, behind in self.columns.key.tolist()]
 
     def part(self, first: int, behind: int) -> "Records":
         """Records from number `first` to before `behind`; they share the text."""
@@ -175,7 +175,8 @@ def unpack(batches: Sequence[Packed]) -> Records:
     ends = np.cumsum([0, *(len(batch.body) for batch in batches)])
     numbers = [(b.size, b.base_offset, b.first_ms, b.fixed_ms, b.wanted) for b in batches]
     about = _Batches(ends[:-1], ends[1:], *np.ascontiguousarray(np.array(numbers, np.int64).reshape(-1, 5).T))
-    text, most = b"".join([*(batch.body for batch in batches), bytes(SPARE)]), int(about.size.sum())
+    text = b"".join([*(batch.body for batch in batches), bytes(SPARE)])
+    most = int(np.clip(about.size, 0, about.end - about.start).sum())  # whatever a batch says of itself
     shapes = (most + 1, most, most, (most, 2), (most, 2), most)
     columns = Columns._make(np.empty(shape, np.int64) for shape in shapes)
     n = _unpack(np.frombuffer(text, np.uint8), about, columns)

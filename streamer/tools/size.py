@@ -3,8 +3,8 @@
     cores   = events a second x (EVENT_US + rows an event x ROW_US) + partitions x TRANSACTION_MS / REST_MS
     workers = cores / BUSY, and enough that each one's cache fits into MEMORY_BYTES
 
-Worked number: 100,000 events a second with a row each cost 4.1 cores, 48 partitions with four transactions a second 1.0
-more; 5.1 cores make 9 workers that are 60 % busy at most, and 12 that have four partitions each.
+Worked number: 100,000 events a second with a row each cost 3.3 cores, 48 partitions with four transactions a second 1.0
+more; 4.3 cores make 8 workers that are 60 % busy at most, with six partitions each.
 """
 
 from math import ceil
@@ -16,8 +16,8 @@ from streamer.engine.fetching import LONGEST_REST
 from streamer.settings import Settings
 from streamer.tools.doctor.machine import USER_BYTES, memory_bytes
 
-EVENT_US: Final = 9.2  # CPU of an event without its row
-ROW_US: Final = 32.0  # CPU of a row written, beside a busy broker
+EVENT_US: Final = 7.2  # CPU of an event without its row
+ROW_US: Final = 26.0  # CPU of a row written, beside a busy broker
 ROWS_AN_EVENT: Final = 1.0  # of many users nearly each event has a row of its own; few active ones share (0.3)
 TRANSACTION_MS: Final = 5.0  # CPU of a batch and its checkpoint, however small: at 1,000 events a second half of a core
 REST_MS: Final = LONGEST_REST * Settings.model_fields["checkpoint_ms"].default
@@ -27,7 +27,7 @@ BUSY: Final = 0.6  # the rest is for peaks, for catching up, and for the partiti
 MEMORY_BYTES: Final = 6 << 30  # for one worker's cache: beyond it a restart warms up for long
 USER_ON_DISK_BYTES: Final = 2200  # of some 90 events, compressed and compacted; newcomers take 221
 COMPACTION: Final = 2  # old and new tables stand side by side while RocksDB compacts
-RESTORE_ROWS_A_SECOND: Final = 225_000
+RESTORE_ROWS_A_SECOND: Final = 235_000
 SPARE: Final = 4  # partitions a worker: they are for ever, and the most that the fleet can grow to
 SMALLEST: Final = 12  # partitions, and then twice as many until it is enough: evenly over most numbers of workers
 
@@ -50,9 +50,7 @@ def size(users: int, events_per_second: int, cached: float = 0.1) -> Size:
     """The smallest even deployment. `cached` is the share of users who come again while they are still in memory."""
     by_memory = ceil(users * cached * USER_BYTES / MEMORY_BYTES)
     cores = events_per_second * (EVENT_US + ROWS_AN_EVENT * ROW_US) / 1e6
-    partitions = _partitions(max(by_memory, ceil(cores / BUSY), 2))
-    cores += partitions * TRANSACTION_MS / REST_MS
-    workers = _even(max(by_memory, ceil(cores / BUSY), 2), partitions)
+    workers, partitions = _fleet(cores, max(by_memory, 2))
     of_worker = max(ceil(users * cached / workers), 10_000)
     settings = Settings.model_construct(partitions=partitions // workers, cache_users=of_worker)
     return Size(
@@ -68,11 +66,15 @@ def size(users: int, events_per_second: int, cached: float = 0.1) -> Size:
     )
 
 
-def _partitions(workers: int) -> int:
+def _fleet(cores: float, least: int) -> tuple[int, int]:
+    """Workers and partitions for events that take so many cores."""
     partitions = SMALLEST
-    while partitions < SPARE * workers:
+    while True:
+        busy = cores + partitions * TRANSACTION_MS / REST_MS
+        workers = max(ceil(busy / BUSY), least)
+        if SPARE * workers <= partitions:
+            return _even(workers, partitions), partitions
         partitions *= 2
-    return partitions
 
 
 def _even(workers: int, partitions: int) -> int:
