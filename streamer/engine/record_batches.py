@@ -24,9 +24,8 @@ from streamer.upstream.batches import fetch_with
 LENGTH: Final = struct.Struct(">i")  # at 8: bytes behind it
 MAGIC_AT: Final = 16
 CHECKSUM: Final = struct.Struct(">I")  # at 17: of what is behind it
-BATCH: Final = struct.Struct(
-    ">q13xhiqq14xi"
-)  # base offset, attributes, last offset delta, first and newest time, count
+# Base offset, attributes, last offset delta, first and newest time, count.
+BATCH: Final = struct.Struct(">q13xhiqq14xi")
 LOG_APPEND_TIME: Final = 8  # of the attributes
 
 _decompress: dict[int, Callable[[bytes], Any]] = {
