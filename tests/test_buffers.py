@@ -9,6 +9,7 @@ from streamer.engine.buffers import (
     FIRST_PIECE,
     OBJECT_BYTES,
     PIECE_BYTES,
+    SMALL_BYTES,
     Buffer,
     Memory,
     size_of,
@@ -118,6 +119,18 @@ def test_every_byte_that_was_taken_is_given_back(steps: list[tuple[int, int, int
     memory.taken -= handed_on
     buffer.drop()
     assert (memory.taken, buffer.size, len(buffer)) == (0, 0, 0)
+
+
+def test_many_small_pieces_become_few_and_what_is_left_of_a_large_one_keeps_no_more_than_itself() -> None:
+    buffer = Buffer(0, Memory(1 << 30))
+    for n in range(5000):
+        buffer.add(records(1, 100, first=n), 1)
+    assert len(buffer) == 5000
+    assert len(buffer._pieces) <= 1 + buffer.size // SMALL_BYTES
+    large = Buffer(0, Memory(1 << 30))
+    large.add(records(1000, 1000), 1)
+    large.take(EVER, 999)
+    assert len(large._pieces[0].text) < 2000
 
 
 @given(

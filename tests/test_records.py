@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from streamer.engine.record_batches import packed
-from streamer.pipeline.records import CorruptError, Packed, Record, Records, join, unpack
+from streamer.pipeline.records import RECORD_BYTES, CorruptError, Packed, Record, Records, join, unpack
+from streamer.pipeline.words import SPARE
 
 NOW = 1_760_000_000_000
 maybe_bytes = st.none() | st.binary(max_size=200)
@@ -65,6 +66,18 @@ def test_parts_joined_are_the_whole(many: list[list[Record]], cuts: list[int]) -
         assert [list(part) for part in parts] == [list(join([part, part]).part(0, len(part))) for part in parts]
 
 
+@given(batches, st.integers(0, 30), st.integers(0, 30))
+def test_a_part_keeps_no_text_but_its_own_where_that_is_the_less(
+    many: list[list[Record]], first: int, behind: int
+) -> None:
+    records = unpack([pack(some) for some in numbered(many)])
+    part = records.part(min(first, len(records)), min(max(first, behind), len(records)))
+    trimmed = part.trimmed()
+    assert list(trimmed) == list(part)
+    assert trimmed.size == part.size
+    assert len(trimmed.text) <= 2 * (part.size - RECORD_BYTES * len(part)) + SPARE + 1
+
+
 @given(st.lists(record, max_size=6))
 def test_records_that_somebody_else_has_are_the_same_but_for_their_headers(some: list[Record]) -> None:
     records = Records.of(some)
@@ -115,6 +128,8 @@ def test_no_damage_has_anything_read_from_outside(some: list[Record], place: int
         b"\x0c\x00\x00\x00\x7e\x01\x00",  # a key far longer than the record
         b"\x0c\x00\x00\x00\x01\x01\x01",  # -1 headers
         b"\x0c\x00\x00\x00\x01\x01\x7e",  # 63 headers, none there
+        b"\x1c\x00\x00\x00\x01\x01" + b"\x80" * 8 + b"\x40",  # 2**61 headers
+        b"\x1e\x00\x00\x00\x01\x01" + b"\x80" * 9 + b"\x01",  # 2**62 headers
     ],
     ids=repr,
 )

@@ -14,6 +14,7 @@ from streamer.pipeline.records import Record, Records, join
 OBJECT_BYTES: Final = 350  # of memory for a record, or a header, beside its contents; measured on CPython 3.11
 BATCH_BYTES: Final = 4 << 20  # of a batch: decoding it takes 6 ms, so that the event loop stays responsive
 PIECE_BYTES: Final = 1 << 20  # read at once: by so much a topic partition may have more than it should
+SMALL_BYTES: Final = 64 << 10  # of a piece: it is joined with the next, as by itself each takes 2 KB and 20 µs
 FIRST_PIECE: Final = 4  # producers' batches of unknown size: 4 MB of the largest
 
 
@@ -80,7 +81,10 @@ class Buffer:
         """Take in what was fetched in so many of the producers' batches."""
         if not len(records):
             return
-        self._pieces.append(records)
+        if self._pieces and self._pieces[-1].size < SMALL_BYTES:
+            self._pieces[-1] = join([self._pieces[-1], records])
+        else:
+            self._pieces.append(records.trimmed())
         self._count += len(records)
         self.size += records.size
         self._memory.taken += records.size
@@ -104,7 +108,7 @@ class Buffer:
                 taken.append(self._pieces.popleft())
             elif n:
                 taken.append(piece.part(0, n))
-                self._pieces[0] = piece.part(n, len(piece))
+                self._pieces[0] = piece.part(n, len(piece)).trimmed()
             self._count -= n
             limit -= n
             if n < len(piece):

@@ -2,7 +2,7 @@
 
 Memory: of STREAMER_FETCH_BUFFER_MB, aiokafka may hold a quarter in chunks as they came and an eighth in a response on
 its way; half is for records that are taken out of their chunks and not applied yet, in buffers, channels and agents.
-What producers compressed is unpacked a record batch at a time, and takes more than this while it is.
+What producers compressed is unpacked a few record batches at a time, and takes more than this while it is.
 
 Rhythm: a batch with the checkpoint behind it takes 5 ms however few records it has. So after each a partition rests, as
 long as it has not enough for a whole one: 10 ms for each partition that we have, so that all of them together are up to

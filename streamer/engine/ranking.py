@@ -33,6 +33,7 @@ YOUNG_FAVOUR: Final = 1 << LEAST_THINNING  # times its share, for a mix that sam
 SAMPLE_EVERY_MS: Final = 1000  # between two looks at what the sample costs, while it keeps within its share
 AT_ONCE_S: Final = 0.002  # for the sample of a batch, and one event more; just one while slices are short
 RENEW_SHARE: Final = 0.04  # of one core, for linking new models, and as much for boards: one of a million items: 0.5 s
+LINK_S: Final = 30.0  # between two boards
 RENEW_S: Final = 2.0  # the shortest time between two boards, as between two refreshes of the item space
 LINKED_AT_ONCE, LINKED_SHORT = 20, 5  # models, in 2 ms: then others have their turn; while slices are short
 
@@ -83,13 +84,14 @@ class Ranking:
         return max(RENEW_S, spent / RENEW_SHARE)
 
     async def _link(self) -> None:
-        """Link the models that have come by now: in small pieces, and once there is a board, with rests between them.
+        """Link the models that have come by now in small pieces; once there is a board, with rests and for LINK_S only.
 
-        A model that is new to us takes 0.1 ms, and after a start or a backlog they are as many as there are items.
+        A model that is new to us takes 0.1 ms, and after a start or a backlog they are as many as there are items: what
+        is left waits for the board after the next.
         """
         models, table = self.space.catalogue.models, self.space.catalogue.table
-        left = models.unlinked(table)
-        while left > 0:
+        left, until = models.unlinked(table), time.monotonic() + (LINK_S if self.ready else math.inf)
+        while left > 0 and time.monotonic() < until:
             at_once = LINKED_SHORT if self._slices.are_short else LINKED_AT_ONCE
             start = time.perf_counter()
             models.link(table, at_once)

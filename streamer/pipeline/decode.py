@@ -124,8 +124,9 @@ def _decode_others(
     Returns the bad ones, and the ids of the good ones: their places are behind the text of the records.
     """
     rejected, ids, end = list[Rejected](), list[bytes](), len(records.text)
-    for i in np.flatnonzero(~columns.plain).tolist():
-        event = _decode_event(kind, records[i], limits)
+    others = np.flatnonzero(~columns.plain)
+    for i, (key, value) in zip(others.tolist(), records.pairs(others), strict=True):
+        event = _decode_event(kind, key, value, limits)
         if isinstance(event, tuple):
             rejected.append(Rejected(i, *event))
             continue
@@ -145,12 +146,12 @@ def _decode_others(
     return rejected, ids
 
 
-def _decode_event(kind: Kind, record: AnyRecord, limits: Limits) -> UserEvent | tuple[Reason, str]:
-    event = _decode_one(_DECODERS[kind.code], record.value, limits.max_event_bytes)
+def _decode_event(kind: Kind, key: bytes | None, value: bytes | None, limits: Limits) -> UserEvent | tuple[Reason, str]:
+    event = _decode_one(_DECODERS[kind.code], value, limits.max_event_bytes)
     if isinstance(event, tuple):
         return event
-    if record.key != event.user_id.encode():
-        return _key_mismatch(record.key, event.user_id, "user_id")
+    if key != event.user_id.encode():
+        return _key_mismatch(key, event.user_id, "user_id")
     if isinstance(event, Purchase) and not _is_currency(event.currency):
         return _bad_currency(event.currency)
     return cast("UserEvent", event)

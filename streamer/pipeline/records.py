@@ -113,8 +113,8 @@ class Records:
         columns = self.columns
         place = int(columns.headers[i])
         return Record(
-            self._bytes(columns.key[i]),
-            self._bytes(columns.value[i]),
+            self._bytes(columns.key[i].tolist()),
+            self._bytes(columns.value[i].tolist()),
             int(columns.timestamp[i]),
             int(columns.offset[i]),
             _headers(self.text, int(columns.at[i]) + place) if place else (),
@@ -149,15 +149,27 @@ class Records:
         at, *others = self.columns
         return Records(self.text, Columns._make([at[first : behind + 1], *(column[first:behind] for column in others)]))
 
-    def _bytes(self, place: NDArray[np.int64]) -> bytes | None:
-        first, behind = place.tolist()
+    def pairs(self, some: NDArray[np.int64]) -> list[tuple[bytes | None, bytes | None]]:
+        """Key and value of the records of these numbers."""
+        keys, values = self.columns.key[some].tolist(), self.columns.value[some].tolist()
+        return [(self._bytes(key), self._bytes(value)) for key, value in zip(keys, values, strict=True)]
+
+    def trimmed(self) -> "Records":
+        """The same; a copy where most of the text is of others, who should not be kept for it."""
+        own = int(self.columns.at[-1] - self.columns.at[0])
+        return self if 2 * own >= len(self.text) - SPARE else _joined([self])
+
+    def _bytes(self, place: Sequence[int]) -> bytes | None:
+        first, behind = place
         return None if behind < first else self.text[first:behind]
 
 
 def join(parts: Sequence[Records]) -> Records:
     """Records of some parts as one. A single part stays as it is."""
-    if len(parts) == 1:
-        return parts[0]
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def _joined(parts: Sequence[Records]) -> Records:
     texts, moved, end = list[bytes](), list[Columns](), 0
     for part in parts:
         at, offset, timestamp, key, value, headers = part.columns
@@ -221,12 +233,12 @@ def _record(text, begin, end, n, columns):  # type: ignore[no-untyped-def]
     columns.value[n, 0], columns.value[n, 1], at = _sized(text, at, end)
     place = at
     count, at = _varint(text, at, end)
-    columns.headers[n] = place - begin if count > 0 else 0
+    if count < 0 or count > (end - at) // 2:  # a header takes two bytes at least
+        return -1
+    columns.headers[n] = place - begin if count else 0
     for _ in range(2 * count):
-        if at > end:
-            return -1
         _, _, at = _sized(text, at, end)
-    return end if at == end and count >= 0 else -1
+    return end if at == end else -1
 
 
 @leaf
