@@ -33,7 +33,7 @@ from streamer.engine.topics import create_topics
 from streamer.errors import BrokerError, TopicsError
 from streamer.events import KIND_OF_TOPIC, UserEvent
 from streamer.pipeline.decode import Limits, decode_events, decode_items
-from streamer.pipeline.records import Records
+from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.client_world import ROOT, brief, printed_example, records, write
@@ -192,21 +192,12 @@ def odd_events(draw: st.DrawFn) -> UserEvent:
     return event
 
 
-class Appended(msgspec.Struct):
-    """A record as it lies in Kafka."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    offset: int = 0
-
-
 @given(odd_events())
 def test_the_producer_sends_just_what_the_pipeline_takes(event: UserEvent) -> None:
     try:
         key, value = str(event.user_id).encode(), msgspec.json.encode(event)
         kind = KIND_OF_TOPIC["clicks" if isinstance(event, Click) else "purchases"]
-        taken = not decode_events(kind, Records.of([Appended(key, value, NOW_MS)]), LIMITS, 0).rejected
+        taken = not decode_events(kind, Records.of([Record(key, value, NOW_MS, offset=0)]), LIMITS, 0).rejected
     except (ValueError, TypeError):  # there is no such record
         taken = False
     try:

@@ -1,12 +1,17 @@
 """What workers hold of the models that owners published."""
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from streamer.engine import ranking
+from streamer.engine.ranking import Ranking
+from streamer.engine.slices import Slices
 from streamer.pipeline.catalogue import Catalogue
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.item_model import MODEL_LAYOUT, ItemModel
 from streamer.pipeline.item_models import LINK_BYTES
+from streamer.pipeline.space import ItemSpace
 from tests.pipeline_world import T0
 
 
@@ -121,3 +126,21 @@ def test_transitions_are_kept_only_for_who_ranks() -> None:
     catalogue.apply_model(model("pan", "mug", events=3))
     assert catalogue.models.columns(2).events.tolist() == [0, 3]
     assert steps(catalogue) == {}
+
+
+async def test_the_first_board_has_all_models_and_later_ones_do_not_wait_for_very_many(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ranking, "LINK_S", 0.05)
+    names = [f"item {i}" for i in range(3000)]
+    catalogue = shop(*names)
+    own = Ranking(ItemSpace(catalogue, 8), partitions=1, most_bytes=LINK_BYTES << 20, slices=Slices())
+    models, table = catalogue.models, catalogue.table
+    for events in (1, 2):
+        for i in range(1, 3000):
+            catalogue.apply_model(model(names[i], names[i - 1], events=events))
+        await own.renew()
+        if events == 1:
+            assert models.unlinked(table) == 0
+            assert own.ready
+    assert 0 < models.unlinked(table) < 2999

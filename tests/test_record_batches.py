@@ -9,13 +9,15 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder, _DefaultRecordBatchBuilderPy
+from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka import KafkaProducer
 
-from streamer.engine.record_batches import Chunk, records, take_apart
+from streamer.engine.record_batches import Chunk, records, take_apart, unpacked
 from streamer.tools.kafka import EmbeddedKafka
+from streamer.upstream.batches import _PartitionRecords, whole_batches
 from tests.deployment import counted, deployed
 
 NOW = 1_760_000_000_000
@@ -80,6 +82,38 @@ def test_a_name_that_is_not_utf_8_reads_as_its_bytes_in_hex(codec: int) -> None:
         assert unpacked.next_offset == 3
         found.append({r.offset: (r.timestamp, r.value, list(r.headers)) for r in unpacked})
     assert found == [{0: (NOW, b"good", []), 1: (NOW + 5, b"bad", READ), 2: (NOW, b"good", [])}] * 2
+
+
+def fetched(position: int, *batches: bytes) -> _PartitionRecords:
+    """What a consumer of whole batches that had come to `position` fetches."""
+    chunk, where = Chunk(b"".join(batches)), TopicPartition("clicks", 0)
+    return _PartitionRecords(where, chunk, [], position, None, whole_batches, True, fetcher.READ_COMMITTED)
+
+
+def at_offset(batch: bytes, offset: int) -> bytes:
+    """A batch as the broker stores it: its base offset is no part of its checksum."""
+    return offset.to_bytes(8, "big") + batch[8:]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_whole_batches_go_on_amid_a_batch_and_may_be_of_any_age(codec: int) -> None:
+    made_of = [(NOW + n, b"k", b"%d" % n, BAD) for n in range(3)]
+    new = at_offset(packed(_DefaultRecordBatchBuilderPy, made_of, codec), 3)
+    last = at_offset(packed(DefaultRecordBatchBuilder, [(NOW, None, None, [])], codec), 6)
+    old = LegacyRecordBatchBuilder(magic=1, compression_type=0, batch_size=1 << 16)
+    assert old.append(7, timestamp=NOW, key=b"k", value=b"old") is not None
+    newer, older = fetched(4, new, last), fetched(7, bytes(old.build()))
+    found = unpacked([*newer, *older])
+    assert [(r.offset, r.value) for r in found] == [(4, b"1"), (5, b"2"), (6, None), (7, b"old")]
+    assert found[0].headers == tuple(READ)
+    assert (newer.next_fetch_offset, older.next_fetch_offset) == (7, 8)
+
+
+def test_a_batch_with_a_wrong_checksum_is_corrupt() -> None:
+    batch = bytearray(packed(DefaultRecordBatchBuilder, [(NOW, b"k", b"value", [])], 0))
+    batch[-2] ^= 1
+    with pytest.raises(CorruptRecordException, match="Invalid CRC"):
+        list(fetched(0, bytes(batch)))
 
 
 # ---- what we rely on

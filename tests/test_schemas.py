@@ -7,7 +7,7 @@ import json
 import re
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import jsonschema
 import msgspec
@@ -19,7 +19,7 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from streamer.engine.topics import create_topics, topic_specs
 from streamer.events import KINDS
 from streamer.pipeline.decode import Limits, Reason, decode_events, decode_items
-from streamer.pipeline.records import Records
+from streamer.pipeline.records import Record, Records
 from streamer.profile import Profile
 from streamer.settings import Settings
 from streamer.tools import schemas
@@ -33,15 +33,6 @@ EXAMPLES = re.findall(r"```json (\w+)\n(.*?)```", README, re.DOTALL)
 SNIPPETS = dict(re.findall(r"```python (\w+)\n(.*?)```", README, re.DOTALL))
 
 
-class Record(NamedTuple):
-    """As Kafka hands it to the pipeline."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    offset: int = 0
-
-
 def schema_problem(name: str, value: Any) -> str | None:
     validator = jsonschema.Draft202012Validator(schemas.json_schema(name))
     problem = jsonschema.exceptions.best_match(validator.iter_errors(value))
@@ -53,7 +44,7 @@ def pipeline_problem(name: str, value: Any) -> str | None:
     fields = value if isinstance(value, dict) else {}
     key = str(fields.get("item_id" if name == "item" else "user_id")).encode()
     at = fields["ts"] if isinstance(fields.get("ts"), int) else 0
-    record = Record(key, json.dumps(value).encode(), min(at, 2**43))
+    record = Record(key, json.dumps(value).encode(), min(at, 2**43), offset=0)
     if name == "item":
         rejected = decode_items([record], LIMITS)[1]
     else:

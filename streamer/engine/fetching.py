@@ -16,14 +16,14 @@ from contextlib import suppress
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
-from aiokafka.errors import CorruptRecordException, IllegalStateError
+from aiokafka.errors import IllegalStateError
 
 from streamer import metrics
 from streamer.engine.buffers import Buffer, Memory
 from streamer.engine.merge import IDLE_MS, Taken, merge
 from streamer.engine.position import Take
+from streamer.engine.record_batches import unpacked
 from streamer.events import KINDS
-from streamer.pipeline.records import CorruptError, Packed, Records, join, unpack
 from streamer.settings import Settings
 from streamer.upstream.batches import whole_batches
 
@@ -101,19 +101,6 @@ def fetch_options(settings: Settings) -> dict[str, Any]:
         "fetch_max_wait_ms": WAIT_MS,
         "value_deserializer": whole_batches,
     }
-
-
-def unpacked(batches: Sequence[Any]) -> Records:
-    """Records of what a consumer of whole batches gave. Raises CorruptRecordException.
-
-    Topics that were written before Kafka 0.11 have records beside batches.
-    """
-    if not all(isinstance(batch, Packed) for batch in batches):
-        return join([unpacked([each]) if isinstance(each, Packed) else Records.of([each]) for each in batches])
-    try:
-        return unpack(batches)
-    except CorruptError as exc:
-        raise CorruptRecordException(str(exc)) from exc
 
 
 class Fetching:

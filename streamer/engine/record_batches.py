@@ -10,7 +10,7 @@ attributes, timestamps and count, then the records, compressed together.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka import codec
@@ -18,7 +18,7 @@ from aiokafka.errors import CorruptRecordException
 from aiokafka.record.memory_records import MemoryRecords
 from crc32c import crc32c
 
-from streamer.pipeline.records import CorruptError, Headers, Packed, unpack
+from streamer.pipeline.records import CorruptError, Headers, Packed, Records, join, unpack
 from streamer.upstream.batches import fetch_with
 
 LENGTH: Final = struct.Struct(">i")  # at 8: bytes behind it
@@ -113,12 +113,21 @@ def packed(batch: memoryview) -> Packed:
     return Packed(body, count, base_offset, base_offset + last_delta, first_ms, fixed_ms)
 
 
+def unpacked(batches: Sequence[Any]) -> Records:
+    """Records of what a consumer of whole batches gave. Raises CorruptRecordException.
+
+    Topics that were written before Kafka 0.11 have records beside batches.
+    """
+    if not all(isinstance(batch, Packed) for batch in batches):
+        return join([unpacked([each]) if isinstance(each, Packed) else Records.of([each]) for each in batches])
+    try:
+        return unpack(batches)
+    except CorruptError as exc:
+        raise CorruptRecordException(str(exc)) from exc
+
+
 def records(batch: memoryview) -> Iterator[Record]:
     """The records of a batch. Raises CorruptRecordException where it does not add up."""
     whole = packed(batch)
-    try:
-        unpacked = unpack([whole])
-    except CorruptError as exc:
-        raise CorruptRecordException(str(exc)) from exc
-    for each in unpacked:
+    for each in unpacked([whole]):
         yield Record(each.offset, each.timestamp, int(whole.fixed_ms >= 0), each.key, each.value, each.headers)

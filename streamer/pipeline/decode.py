@@ -94,7 +94,8 @@ def decode_events(kind: Kind, records: Records, limits: Limits, newest_ts: int) 
     `newest_ts` is the newest `ts` (ms) accepted from this partition before; the result has it as it is after.
     """
     columns, appended_at = scan(kind, records, limits.max_event_bytes), records.columns.timestamp
-    tags = {i: _tags_at(records.text, columns.tags_at[i]) for i in np.flatnonzero(columns.tags_at[:, 1]).tolist()}
+    tagged = np.flatnonzero(columns.plain & (columns.tags_at[:, 1] > 0))
+    tags = {i: _tags_at(records.text, columns.tags_at[i]) for i in tagged.tolist()}
     rejected, more = _decode_others(kind, records, limits, columns, tags)
     verdict, newest_ts = _check_times(columns, appended_at, limits.future_ms, limits.too_old_ms, newest_ts)
     wrong = [_wrong_time(i, int(verdict[i]), int(columns.ts[i]), limits) for i in np.flatnonzero(verdict).tolist()]

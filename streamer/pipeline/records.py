@@ -110,18 +110,13 @@ class Records:
 
     def __getitem__(self, i: int) -> Record:
         i = range(len(self))[i]
-        columns = self.columns
-        place = int(columns.headers[i])
-        return Record(
-            self._bytes(columns.key[i].tolist()),
-            self._bytes(columns.value[i].tolist()),
-            int(columns.timestamp[i]),
-            int(columns.offset[i]),
-            _headers(self.text, int(columns.at[i]) + place) if place else (),
-        )
+        return next(iter(self.part(i, i + 1)))
 
     def __iter__(self) -> Iterator[Record]:
-        return map(self.__getitem__, range(len(self)))
+        at, *others = (column.tolist() for column in self.columns)
+        for begin, offset, timestamp, key, value, place in zip(at[:-1], *others, strict=True):
+            headers = _headers(self.text, begin + place) if place else ()
+            yield Record(self._bytes(key), self._bytes(value), timestamp, offset, headers)
 
     @property
     def size(self) -> int:

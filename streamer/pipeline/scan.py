@@ -9,6 +9,7 @@ both against each other.
 Cost: 0.15 µs for an event of 120 bytes; msgspec takes 0.45 for a struct, which is still to become columns and hashes.
 """
 
+from functools import cache
 from typing import Final, NamedTuple, get_args
 
 import numpy as np
@@ -89,6 +90,7 @@ def currency_code(currency: str) -> int:
     return int.from_bytes(currency.encode(), "little")
 
 
+@cache
 def fields_of(kind: Kind) -> tuple[int, int]:
     """Sets of fields, as bits: those that a kind of event knows, and those that it must have.
 

@@ -18,7 +18,6 @@ import time
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
@@ -34,7 +33,7 @@ from streamer.engine.transactions import BATCH_BYTES, REQUEST_BYTES, Outgoing, s
 from streamer.errors import StreamerError
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Limits, Rejected, decode_events, decode_items
-from streamer.pipeline.records import Records
+from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings
 from streamer.tools.rejected import REPLAYED, Place, Rejection, Wanted, read, reader, rejections
 
@@ -60,16 +59,6 @@ class Replay(msgspec.Struct, frozen=True):
     before: int
     skipped: tuple[Skipped, ...]
     done: bool
-
-
-@dataclass
-class _Judged:
-    """What decoding needs of a record."""
-
-    key: bytes | None
-    value: bytes | None
-    timestamp: int
-    offset: int = 0
 
 
 def plan(settings: Settings, wanted: Wanted, limit: int | None = None) -> Replay:
@@ -226,7 +215,7 @@ class Judge:
 
     def _rejected(self, name: str, rejection: Rejection) -> Rejected | None:
         """What the pipeline says to it, under these settings."""
-        records = [_Judged(rejection.key, rejection.value, time.time_ns() // 1_000_000)]
+        records = [Record(rejection.key, rejection.value, time.time_ns() // 1_000_000, offset=0)]
         if name == CATALOGUE:
             rejected = decode_items(records, self._limits)[1]
         else:

@@ -14,9 +14,9 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from streamer.engine.buffers import FIRST_PIECE
-from streamer.engine.fetching import fetch_options, unpacked
+from streamer.engine.fetching import fetch_options
 from streamer.engine.kafka_clients import aiokafka_options
-from streamer.engine.record_batches import take_apart
+from streamer.engine.record_batches import take_apart, unpacked
 from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Limits, decode_events
 from streamer.settings import Settings, load
