@@ -82,6 +82,14 @@ class Source:
         return takes
 
 
+class _Got(NamedTuple):
+    """What one look at the consumer brought."""
+
+    topics: frozenset[TopicPartition] = frozenset()
+    batches: int = 0
+    records: int = 0
+
+
 async def wait(event: asyncio.Event, seconds: float) -> None:
     """Until an event is set, but no longer."""
     with suppress(TimeoutError):
@@ -149,13 +157,15 @@ class Fetching:
         hungry = {tp: buffer for tp, buffer in self._buffers.items() if buffer.is_hungry}
         by_piece: dict[int, list[TopicPartition]] = {}
         for tp, buffer in hungry.items():
-            by_piece.setdefault(min(self._settings.batch_records, buffer.piece), []).append(tp)
+            piece = min(self._settings.batch_records, buffer.piece)
+            by_piece.setdefault(1 << (piece.bit_length() - 1), []).append(tp)  # few groups: each is a call or two
         wait_ms = BUSY_WAIT_MS if self._memory.taken else WAIT_MS
-        found = sum((await self._get(list(hungry), min(by_piece, default=1), wait_ms, is_void)).values())
+        found = (await self._get(list(hungry), min(by_piece, default=1), wait_ms, is_void)).records
         for piece, left in by_piece.items():
-            while left and found and (got := await self._get(left, piece, 0, is_void)):
-                left = [tp for tp in left if tp not in got]
-                found += sum(got.values())
+            while left and found:
+                got = await self._get(left, piece, 0, is_void)
+                found += got.records
+                left = [tp for tp in left if tp not in got.topics] if got.batches == piece else []
         if is_void():
             return 0
         for tp, buffer in hungry.items():
@@ -163,21 +173,19 @@ class Fetching:
         metrics.FETCHED_BYTES.set(self._memory.taken)
         return found
 
-    async def _get(
-        self, topics: list[TopicPartition], piece: int, wait_ms: int, is_void: Callable[[], bool]
-    ) -> dict[TopicPartition, int]:
-        """Into the buffers: a piece of what came for `topics`; returns how much of each. Nothing once `is_void`."""
-        got = await self.consumer.getmany(*topics, timeout_ms=wait_ms, max_records=piece) if topics else {}
+    async def _get(self, topics: list[TopicPartition], piece: int, wait_ms: int, is_void: Callable[[], bool]) -> _Got:
+        """Into the buffers: so many batches of what came for `topics`, at most. Nothing once `is_void`."""
+        found = await self.consumer.getmany(*topics, timeout_ms=wait_ms, max_records=piece) if topics else {}
         if is_void():
-            return {}
-        found = {}
-        for tp, batches in got.items():
-            records = unpacked(batches)
-            self._buffers[tp].add(records, len(batches))
-            found[tp] = len(records)
-        if got:
+            return _Got()
+        records = 0
+        for tp, batches in found.items():
+            some = unpacked(batches)
+            self._buffers[tp].add(some, len(batches))
+            records += len(some)
+        if found:
             await asyncio.sleep(0)  # reading a piece takes milliseconds: others want their turn
-        return {} if is_void() else found
+        return _Got() if is_void() else _Got(frozenset(found), sum(map(len, found.values())), records)
 
     async def wait_for_room(self) -> None:
         """Until a batch is applied, where nothing may be fetched before; returns at once otherwise.

@@ -20,6 +20,7 @@ from streamer.pipeline.rows import ragged
 from streamer.pipeline.top_interests import TopInterests
 from streamer.profile import What
 
+_NO_MORE: Final = Quoted()  # most know all that they are asked for: what is never added to need not be made
 _BUFFER_BYTES: Final = 1 << 20  # some 300 profiles at a time: stays in the processor's cache
 _TOLD: Final = b'],"changed":['  # nowhere inside a string: quotes are escaped there
 
@@ -47,7 +48,7 @@ class Book:
 
     def __init__(self, table: HashTable, quoted: Quoted, name_of: Callable[[int], str | None]) -> None:
         self._table, self._quoted, self._name_of = table, quoted, name_of
-        self._more, self._found = Quoted(), dict[int, int]()
+        self._more, self._found = _NO_MORE, dict[int, int]()
 
     def find(self, hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Where the names of hashes of any shape stand: from 0 in the catalogue, from -2 down beside it; -1 nowhere."""
@@ -64,10 +65,14 @@ class Book:
     def _find_elsewhere(self, key: int) -> int:
         if key not in self._found:
             name = self._name_of(key)
-            self._found[key] = -1 if name is None else -2 - len(self._more)
-            if name is not None:
-                self._more.append(name)
+            self._found[key] = -1 if name is None else self._add(name)
         return self._found[key]
+
+    def _add(self, name: str) -> int:
+        if self._more is _NO_MORE:
+            self._more = Quoted()
+        self._more.append(name)
+        return -1 - len(self._more)
 
     @property
     def strings(self) -> Strings:

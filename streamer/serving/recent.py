@@ -28,20 +28,20 @@ class Change(NamedTuple):
 
 
 class Recent:
-    """What was published last, in order and by user."""
+    """What was published last, in order and by user and version."""
 
     def __init__(self, max_bytes: int = MAX_BYTES) -> None:
         self._max_bytes, self._bytes = max_bytes, 0
         self.newest_seq = 0
         self._order: deque[Change] = deque()
-        self._of: dict[str, deque[Change]] = {}
+        self._by_version: dict[tuple[str, int], Change] = {}
 
     def note(self, user_id: str, version: int, value: bytes) -> Change:
         """A profile is committed."""
         self.newest_seq += 1
         change = Change(user_id, version, value, self.newest_seq)
         self._order.append(change)
-        self._of.setdefault(user_id, deque()).append(change)
+        self._by_version[user_id, version] = change
         self._bytes += change.size
         while self._bytes > self._max_bytes:
             self._forget_oldest()
@@ -50,14 +50,13 @@ class Recent:
     def _forget_oldest(self) -> None:
         oldest = self._order.popleft()
         self._bytes -= oldest.size
-        own = self._of[oldest.user_id]
-        own.popleft()  # what is the oldest of all is the oldest of its user's
-        if not own:
-            del self._of[oldest.user_id]
+        key = oldest.user_id, oldest.version
+        if self._by_version[key] is oldest:  # not published once more since, after a reset
+            del self._by_version[key]
 
     def find(self, user_id: str, version: int) -> Change | None:
         """One version; None when it is not here, or not any more."""
-        return next((change for change in reversed(self._of.get(user_id, ())) if change.version == version), None)
+        return self._by_version.get((user_id, version))
 
     def until(self, user_id: str, version: int) -> list[Change]:
         """The versions up to this one without a hole, oldest first: all that were published since the first of them.
@@ -65,9 +64,8 @@ class Recent:
         Empty when this version is not here: another worker published it, or it is long ago.
         """
         found: list[Change] = []
-        for change in reversed(self._of.get(user_id, ())):
-            if change.version == version - len(found):
-                found.append(change)
+        while (change := self.find(user_id, version - len(found))) is not None:
+            found.append(change)
         return found[::-1]
 
     def after(self, seq: int) -> Iterator[Change]:
