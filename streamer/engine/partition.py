@@ -261,11 +261,13 @@ class Partition:
                 yield
             with metrics.stage("gate"):
                 cuts.append(cut(self.world, piece, cache.cause, now, due_ms))
+        yield
         result = join(cuts)
         self.held.discard(publication.key for publication in result.publications)
         self.position.checkpoint += 1
         learned_to, checkpoint = self.position.next.get(SIGNALS, 0), self.position.checkpoint
         item_rows, models = yield from self.own_items.take(now, learned_to, checkpoint, everything=last)
+        yield
         position = self._position_to_store()
         rows: list[Row] = [(USER + key, row) for key, row in zip(keys, result.rows, strict=True)]
         rows += self.mix.rows() if self.mix else []
