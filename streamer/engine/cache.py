@@ -6,6 +6,7 @@ than can be freed, `CacheFullError` asks for a checkpoint first.
 """
 
 from collections.abc import Callable, Sequence
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -50,12 +51,14 @@ class UserCache:
         Raises CacheFullError before anything changed when there is no room.
         """
         index = self.index.setdefault(partition, {})
-        missing = [key for key in dict.fromkeys(keys) if key not in index]
+        slots = np.fromiter(map(index.get, keys, repeat(-1)), np.int64, len(keys))
+        unknown = np.flatnonzero(slots < 0).tolist()
+        missing = list(dict.fromkeys(keys[i] for i in unknown))
         if missing:
-            self._make_room(len(missing), partition, keys)
+            self._make_room(len(missing), slots[slots >= 0])
             self._load(partition, missing, load(missing))
+            slots[unknown] = [index[keys[i]] for i in unknown]
         metrics.CACHE_HITS.inc(len(keys) - len(missing))
-        slots = np.array([index[key] for key in keys], np.int64)
         self.users.used[slots] = self.tick  # a second call for the same batch must not evict them
         return slots
 
@@ -84,13 +87,12 @@ class UserCache:
         metrics.CACHE_MISSES.inc(len(keys))
         metrics.CACHE_USERS.set(len(self))
 
-    def _make_room(self, wanted: int, partition: int, keys: Sequence[bytes]) -> None:
-        """Evict until `wanted` slots are free. Users of the batch itself stay."""
+    def _make_room(self, wanted: int, own: NDArray[np.int64]) -> None:
+        """Evict until `wanted` slots are free. Users of the batch itself, in the slots `own`, stay."""
         short = wanted - len(self._free)
         if short <= 0:
             return
-        index = self.index[partition]
-        self.users.used[[index[key] for key in keys if key in index]] = self.tick
+        self.users.used[own] = self.tick
         old = np.flatnonzero((self.partition_of >= 0) & (self.unsaved == 0) & (self.users.used < self.tick))
         if len(old) < short:
             raise CacheFullError(f"{wanted} users to load, {len(self._free)} slots free, {len(old)} can be freed")

@@ -25,6 +25,21 @@ def usable(row):  # type: ignore[no-untyped-def]
 
 
 @njit(cache=True)
+def dot(p, q):  # type: ignore[no-untyped-def]
+    """Σ p·q in f64: four sums side by side, as one would wait for its own last digit at every number. p is f64[k]."""
+    first = second = third = fourth = 0.0
+    even = len(p) // 4 * 4
+    for a in range(0, even, 4):
+        first += p[a] * q[a]
+        second += p[a + 1] * q[a + 1]
+        third += p[a + 2] * q[a + 2]
+        fourth += p[a + 3] * q[a + 3]
+    for a in range(even, len(p)):
+        first += p[a] * q[a]
+    return (first + second) + (third + fourth)
+
+
+@njit(cache=True)
 def add_outer(matrix, row, amount):  # type: ignore[no-untyped-def]
     """matrix += amount · row rowᵀ, its lower half only."""
     for a in range(len(row)):

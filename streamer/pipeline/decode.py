@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from streamer.events import KINDS, Item, Kind, Purchase, Tags, UserEvent
 from streamer.pipeline.hashing import hash_id
-from streamer.pipeline.records import AnyRecord, Records
+from streamer.pipeline.records import AnyRecord, Records, strings
 from streamer.pipeline.scan import Scanned, currency_code, scan
 
 Reason = Literal[
@@ -71,8 +71,7 @@ class Decoded(NamedTuple):
 
     def event_ids(self, some: NDArray[np.int64]) -> list[bytes]:
         """The event_ids of some events, in UTF-8."""
-        text = self.text
-        return [text[first:behind] for first, behind in self.columns.event_at[some].tolist()]
+        return strings(self.text, self.columns.event_at[some])
 
     def item_id(self, i: int) -> str:
         """The item_id of event i."""

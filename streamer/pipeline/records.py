@@ -136,8 +136,7 @@ class Records:
     @property
     def keys(self) -> list[bytes]:
         """The key of each record; an empty one where there is none."""
-        text = self.text
-        return [text[first : max(first, behind)] for first, behind in self.columns.key.tolist()]
+        return strings(self.text, self.columns.key)
 
     def part(self, first: int, behind: int) -> "Records":
         """Records from number `first` to before `behind`; they share the text."""
@@ -157,6 +156,12 @@ class Records:
     def _bytes(self, place: Sequence[int]) -> bytes | None:
         first, behind = place
         return None if behind < first else self.text[first:behind]
+
+
+def strings(text: bytes, places: NDArray[np.int64]) -> list[bytes]:
+    """What stands in a text at places [n, 2], each its first byte and the one behind its last; empty for null."""
+    first, behind = places.T
+    return [text[i:j] for i, j in zip(first.tolist(), np.maximum(first, behind).tolist(), strict=True)]
 
 
 def join(parts: Sequence[Records]) -> Records:
