@@ -34,6 +34,16 @@ def test_memory_is_bounded_and_the_oldest_leave() -> None:
     assert sum(1 for _ in recent.after(0)) == 10
 
 
+def test_a_version_that_was_published_twice_outlives_the_first_of_both() -> None:
+    recent = Recent(2 * (OVERHEAD + 5))
+    recent.note("ann", 1, b"{}")
+    again = recent.note("ann", 1, b"[]")  # its state was dropped
+    recent.note("bob", 1, b"{}")
+    assert recent.find("ann", 1) is again
+    recent.note("bob", 2, b"{}")
+    assert recent.find("ann", 1) is None
+
+
 def test_versions_are_told_back_to_the_first_hole_only() -> None:
     recent = published(("ann", 3), ("ann", 4), ("ann", 7), ("bob", 1), ("ann", 8)).recent
     assert [change.version for change in recent.until("ann", 8)] == [7, 8]
