@@ -81,12 +81,17 @@ BAD = {
     "a time too large to keep": bad_click("from_the_future", click(ts=2**60)),
     "a negative price": Bad("out_of_range", Record("purchases", b"bob", purchase(price=-1))),
     "nothing bought": Bad("out_of_range", Record("purchases", b"bob", purchase(quantity=0))),
+    "a currency of many letters": Bad(
+        "out_of_range",
+        Record("purchases", b"bob", purchase(currency="X").replace(b'"X"', b'"%b"' % (b"\xc2\x80" * 30_000))),
+    ),
     "a currency that is none": Bad("out_of_range", Record("purchases", b"bob", purchase(currency="eur"))),
     "another user's key": bad_click("key_mismatch", click(), key=b"eve"),
     "no key": bad_click("key_mismatch", click(), key=None),
     "a key that is no UTF-8": bad_click("key_mismatch", click(), key=b"\xff"),
     "another item's key": Bad("key_mismatch", Record("items", b"cup", item())),
     "a deletion with an empty key": Bad("key_mismatch", Record("items", b"", None)),
+    "a deletion with a key too long to keep": Bad("key_mismatch", Record("items", b"x" * (NAME_CHARS + 1), None)),
     "a record at the broker's limit": bad_click("too_large", padded(BROKER_LIMIT - 200)),
     "just over our limit": bad_click("too_large", padded(65_537)),
     "headers of its own": bad_click(
@@ -96,6 +101,8 @@ BAD = {
     "too old": bad_click("too_old", click(ts=NOW - 91 * DAY_MS)),
 }
 LARGEST = 2 * BROKER_LIMIT  # what the client that sends them lets through
+BIG = {"compression_type": "gzip", "max_request_size": 64 << 20, "max_batch_size": 32 << 20}
+PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01-"
 
 
 class Bin:
@@ -208,14 +215,34 @@ def test_record_that_is_huge_when_unpacked_stops_nothing(rejected: Bin, codec: s
     value = click(session_id="a" * size)
     options = {"compression_type": codec, "max_request_size": 2 * size}
     [place] = rejected.deployment.send([Record("clicks", b"bob", value, (("trace", b"7"),))], **options)
-    source = TopicPartition(rejected.deployment.settings.topic("clicks"), place[0])
-    rejected.deployment.until(lambda: rejected.deployment.committed().get(source, 0) > place[1], "it checkpointed")
+    wait_for(rejected.deployment, place)
     rejected.sent += 1
     found = rejected.find("clicks", place)
     headers, fits = dict(found.headers), size < REJECTED_MAX_BYTES
     assert (found.key, found.value, headers["trace"]) == (b"bob", value if fits else None, b"7")
     assert headers["reason"] == b"too_large"
     assert (b"left out here: value (" in headers["detail"]) is not fits
+
+
+def wait_for(deployment: Deployment, place: tuple[int, int]) -> None:
+    """Until a click is behind a checkpoint."""
+    source = TopicPartition(deployment.settings.topic("clicks"), place[0])
+    deployment.until(lambda: deployment.committed().get(source, 0) > place[1], "it checkpointed")
+
+
+@pytest.mark.parametrize("header", [("\N{TENT}" * 2_500_000, b""), ("traceparent", PARENT + b"x" * 1_000_000)])
+def test_header_that_is_huge_when_unpacked_stops_nothing(rejected: Bin, header: tuple[str, bytes]) -> None:
+    [place] = rejected.deployment.send([Record("clicks", b"bob", b"no JSON", (header,))], **BIG)
+    wait_for(rejected.deployment, place)
+    rejected.sent += 1
+    assert dict(rejected.find("clicks", place).headers)["reason"] == b"malformed_json"
+
+
+def test_trace_of_any_length_stops_nothing(rejected: Bin) -> None:
+    event = click(event_id="traced", user_id="zoe")
+    rejected.deployment.send([Record("clicks", b"zoe", event, (("traceparent", PARENT + b"x" * 1_000_000),))], **BIG)
+    rejected.sent += 1
+    rejected.deployment.until(lambda: counted(rejected.deployment.latest_of("zoe")) == 1, "the profile")
 
 
 def test_longest_names_fit_into_a_profile(rejected: Bin) -> None:

@@ -153,9 +153,9 @@ def test_an_invalid_event_is_refused_with_the_field_and_the_limit(event: Any, sa
         outgoing(event, DEFAULTS, NOW_MS)
 
 
-@pytest.mark.parametrize("item_id", ["", None, 7, "\ud800"])
+@pytest.mark.parametrize("item_id", ["", None, 7, "\ud800", "x" * 257])
 def test_only_an_id_can_be_forgotten(producer: EventProducer, item_id: Any) -> None:
-    with pytest.raises(InvalidEventError, match="has to be a text that is not empty"):
+    with pytest.raises(InvalidEventError, match="has to be a text of 1 to 256 characters"):
         producer.forget_item(item_id)
 
 

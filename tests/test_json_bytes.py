@@ -54,6 +54,11 @@ def test_decimals_are_rounded_as_numpy_does(number: float, places: int) -> None:
     assert 1 <= len(text.partition(".")[2]) <= places
 
 
+def test_large_sums_keep_the_decimals_that_a_float_has() -> None:
+    sums = [8_999_999_999.25, 9_000_000_000.25, 123_456_789_012.75, 99_999_999_999_999.5, 999_999_999_999_999.0]
+    assert [json.loads(written(NUMBER_BYTES, put_decimal, each, 6)) for each in sums] == sums
+
+
 @given(st.floats(1e9, 1e300), st.integers(1, 6))
 @example(9.99e14, 6)
 @example(1e15, 6)

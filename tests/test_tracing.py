@@ -66,6 +66,8 @@ def note(traces: Traces, *records: Record, bad: set[int] | None = None, order: l
         ([("traceparent", None)], []),
         ([("traceparent", b"00-" + b"0" * 32 + b"-b7ad6b7169203331-01")], []),
         ([("traceparent", b"ff" + PARENT[1][2:])], []),
+        ([("traceparent", PARENT[1] + b"-later")], []),
+        ([("traceparent", b"01" + PARENT[1][2:] + b"-" + b"x" * 512)], []),
         ([("traceparent", PARENT[1].upper())], []),
         ([("traceparent", b"01" + PARENT[1][2:] + b"-later")], [("traceparent", b"01" + PARENT[1][2:] + b"-later")]),
         ([PARENT, ("tracestate", b"x" * 513)], [PARENT]),

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from streamer.client.errors import InvalidEventError
-from streamer.events import KINDS, Item, UserEvent
+from streamer.events import KINDS, NAME_CHARS, Item, UserEvent
 from streamer.settings import Settings
 
 
@@ -60,8 +60,9 @@ def deletion(item_id: str) -> Outgoing:
         key = item_id.encode()
     except (AttributeError, UnicodeEncodeError):
         key = b""
-    if not key:
-        raise InvalidEventError(f"item_id is {item_id!r}: it has to be a text that is not empty")
+    if not key or len(item_id) > NAME_CHARS:
+        wanted = f"a text of 1 to {NAME_CHARS} characters"
+        raise InvalidEventError(f"item_id is {item_id!r}: it has to be {wanted}")
     return Outgoing("items", key, None)
 
 

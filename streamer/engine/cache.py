@@ -58,7 +58,7 @@ class UserCache:
             self._make_room(len(missing), slots[slots >= 0])
             self._load(partition, missing, load(missing))
             slots[unknown] = [index[keys[i]] for i in unknown]
-        metrics.CACHE_HITS.inc(len(keys) - len(missing))
+        metrics.CACHE_HITS.inc(len(set(keys)) - len(missing))
         self.users.used[slots] = self.tick  # a second call for the same batch must not evict them
         return slots
 

@@ -20,9 +20,12 @@ if TYPE_CHECKING:  # with the extra `otel` only
     from streamer.engine.spans import Spans
 
 PARENT, STATE = "traceparent", "tracestate"
-STATE_BYTES: Final = 512  # what the recommendation asks of everyone to pass on; longer ones are left out
+MOST_BYTES: Final = (
+    512  # of either; it is what the recommendation asks of everyone to pass on. Longer ones are left out
+)
 USERS: Final = 100_000  # whose changes wait with a trace, some 300 bytes each; beyond it all are forgotten
 _is_parent = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?").fullmatch
+_EXACT: Final = 55  # bytes of version 00, which has nothing behind the flags
 
 
 class Traces:
@@ -62,9 +65,10 @@ def context(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
     """
     found = dict(_named(headers))
     parent, state = found.get(PARENT, b""), found.get(STATE, b"")
-    if not _is_parent(parent):
+    most = _EXACT if parent.startswith(b"00") else MOST_BYTES
+    if len(parent) > most or not _is_parent(parent):
         return []
-    return [(PARENT, parent), (STATE, state)] if 0 < len(state) <= STATE_BYTES else [(PARENT, parent)]
+    return [(PARENT, parent), (STATE, state)] if 0 < len(state) <= MOST_BYTES else [(PARENT, parent)]
 
 
 def _named(headers: Iterable[tuple[str, bytes | None]]) -> Iterator[tuple[str, bytes]]:

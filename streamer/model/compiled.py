@@ -1,7 +1,8 @@
-"""Where compiled kernels are kept: in the user's cache, under a name that changes with the source of any kernel.
+"""Where compiled kernels are kept: in the user's cache, under a name that changes with any source they are made from.
 
 numba by itself looks only at the file that a function stands in: a kernel would go on with the old code of one that it
-calls in another file. And it keeps kernels beside the sources, where a read-only installation has no room.
+calls in another file, and with old constants. And it keeps kernels beside the sources, where a read-only installation
+has no room.
 """
 
 import hashlib
@@ -27,12 +28,10 @@ def directory() -> Path:
 
 
 def _digest() -> str:
-    """Over all files with kernels, in `model` and in `pipeline`."""
+    """Over all files that kernels, or constants that become part of them, stand in."""
     package = Path(__file__).parents[1]
-    rooms = ("model", "pipeline")
-    sources = (path.read_bytes() for path in sorted(package.glob("*/*.py")) if path.parent.name in rooms)
-    kernels = (source for source in sources if b"@njit" in source or b"@leaf" in source)
-    return hashlib.sha256(b"".join(kernels)).hexdigest()[:16]
+    paths = [*package.glob("model/*.py"), *package.glob("pipeline/*.py"), package / "events.py", package / "profile.py"]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
 
 
 numba.config.CACHE_DIR = str(directory())  # type: ignore[attr-defined]

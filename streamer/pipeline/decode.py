@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from streamer.events import KINDS, Item, Kind, Purchase, Tags, UserEvent
+from streamer.events import KINDS, NAME_CHARS, Item, Kind, Purchase, Tags, UserEvent
 from streamer.pipeline.hashing import hash_id
 from streamer.pipeline.records import AnyRecord, Records, strings
 from streamer.pipeline.scan import Scanned, currency_code, scan
@@ -29,6 +29,7 @@ Reason = Literal[
     "too_old",
 ]
 
+_NO_DELETION = f"a deletion needs the item_id in UTF-8 as its key, at most {NAME_CHARS} characters"
 DETAIL_CHARS = 200  # a header is for people: the record itself is beside it
 
 
@@ -178,7 +179,7 @@ def decode_items(records: Sequence[AnyRecord], limits: Limits) -> tuple[list[tup
 
 def _item_problem(key: bytes | None, item: Item | None) -> tuple[Reason, str] | None:
     if item is None:
-        return None if _is_id(key) else ("key_mismatch", "a deletion needs the item_id in UTF-8 as its key")
+        return None if _is_id(key) else ("key_mismatch", _NO_DELETION)
     if key != item.item_id.encode():
         return _key_mismatch(key, item.item_id, "item_id")
     return None if _is_currency(item.currency) else _bad_currency(item.currency)
@@ -186,7 +187,7 @@ def _item_problem(key: bytes | None, item: Item | None) -> tuple[Reason, str] | 
 
 def _is_id(key: bytes | None) -> bool:
     try:
-        return bool(key and key.decode())
+        return bool(key) and len((key or b"").decode()) <= NAME_CHARS
     except UnicodeDecodeError:
         return False
 
@@ -263,7 +264,7 @@ def _key_mismatch(key: bytes | None, wanted: str, field: str) -> tuple[Reason, s
 
 
 def _bad_currency(code: str | None) -> tuple[Reason, str]:
-    return "out_of_range", f"currency {code!r} is not an ISO 4217 code (three capital letters)"
+    return "out_of_range", f"currency {(code or '')[:64]!r} is not an ISO 4217 code (three capital letters)"
 
 
 _FUTURE, _OLD = 1, 2

@@ -135,7 +135,10 @@ def _put_digits(out, at, left):  # type: ignore[no-untyped-def]
 
 @leaf
 def put_decimal(out, at, number, places):  # type: ignore[no-untyped-def]
-    """A finite number rounded to `places` decimals, at least one and none too many; huge ones with an exponent."""
+    """A finite number rounded to `places` decimals, at least one and none too many; huge ones with an exponent.
+
+    Beyond 16 digits in all there are fewer decimals: a float64 has no more.
+    """
     if number < 0:
         out[at] = ord("-")
         at += 1
@@ -144,6 +147,8 @@ def put_decimal(out, at, number, places):  # type: ignore[no-untyped-def]
     while number >= _EXACT:
         number /= 10.0
         exponent += 1
+    while places > 1 and number * _POWERS[places] >= 9 * _EXACT:
+        places -= 1
     one = _POWERS[places]
     if number * one < 9 * _EXACT:
         scaled = np.uint64(np.rint(number * one))
