@@ -68,6 +68,15 @@ async def without_state(consumer: Any, tp: TopicPartition, settings: Settings) -
     return list(left.items())
 
 
+async def keys(consumer: Any, tp: TopicPartition) -> set[bytes]:
+    """All keys of a partition of a compacted topic."""
+    bounds = await consumer.beginning_offsets([tp]), await consumer.end_offsets([tp])
+    found: set[bytes] = set()
+    async for rows in read(consumer, tp, bounds[0][tp], bounds[1][tp]):
+        found |= rows.keys()
+    return found
+
+
 def blank(rows: list[bytes], shape: Shape) -> list[bytes | None]:
     """Users' rows with nothing but the version; None for who was never published. Raises StateError as `unpack`."""
     users = allocate(ROWS_AT_ONCE, shape)
