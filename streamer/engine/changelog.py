@@ -43,13 +43,19 @@ async def last_position(consumer: Any, tp: TopicPartition, settings: Settings) -
 
 async def read(consumer: Any, tp: TopicPartition, start: int, end: int) -> AsyncIterator[dict[bytes, bytes | None]]:
     """The rows from `start` to `end` in pieces, of each key in a piece the latest."""
+    async for records in pieces(consumer, tp, start, end):
+        yield {record.key: record.value for record in records}
+
+
+async def pieces(consumer: Any, tp: TopicPartition, start: int, end: int) -> AsyncIterator[list[Any]]:
+    """The records of any topic partition from `start` to `end`, as they come."""
     if start >= end:  # a consumer that is closed right after an assignment waits for its own fetcher for ever
         return
     consumer.assign([tp])
     consumer.seek(tp, start)
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
-            yield {record.key: record.value for record in records}
+            yield records
 
 
 async def without_state(consumer: Any, tp: TopicPartition, settings: Settings) -> list[Row]:
