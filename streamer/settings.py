@@ -16,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from streamer.errors import SettingsError
+from streamer.events import KINDS
 
 Milliseconds = Annotated[int, Ge(1)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -277,8 +278,11 @@ class Settings(BaseSettings):
             problems.append("interest_leave is above interest_enter: lower STREAMER_INTEREST_LEAVE")
         if self.recent_half_life_ms > self.half_life_ms:
             problems.append("recent_half_life_ms is above half_life_ms: lower STREAMER_RECENT_HALF_LIFE_MS")
-        if self.cache_users < 2 * self.batch_records:
-            problems.append("cache_users must be at least twice batch_records: raise STREAMER_CACHE_USERS")
+        if self.cache_users < (users := len(KINDS) * self.batch_records):
+            problems.append(
+                f"cache_users must be at least {users}, batch_records for each of {len(KINDS)} kinds of event: raise"
+                " STREAMER_CACHE_USERS"
+            )
         problems += _login_problems(self)
         if (self.http_tls_cert is None) != (self.http_tls_key is None):
             problems.append("TLS needs both STREAMER_HTTP_TLS_CERT and STREAMER_HTTP_TLS_KEY")

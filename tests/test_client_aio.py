@@ -77,6 +77,22 @@ async def test_a_cancelled_task_ends_at_once_and_what_it_had_comes_again(setting
         assert take(subscriber, 2) == [("ada", 1), ("ada", 2)]
 
 
+async def test_what_came_for_a_call_that_was_cancelled_comes_again(settings: Settings, prefix: str) -> None:
+    write(settings, ("ada", 1), ("ada", 2))
+    async with AsyncProfileSubscriber(settings, group=prefix) as subscriber:
+        waiting = asyncio.ensure_future(anext(subscriber))
+        await asyncio.sleep(0)  # its thread is asked
+        until(lambda: subscriber.counters.updated, "its thread to have the update")  # while the loop stands still
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        with pytest.raises(StopAsyncIteration):
+            await anext(subscriber)
+        await subscriber.commit()
+    with ProfileSubscriber(settings, group=prefix) as plain:
+        assert take(plain, 1) == [("ada", 1)]
+
+
 async def test_cancelling_while_it_waits_ends_its_thread(settings: Settings) -> None:
     async with AsyncProfileSubscriber(settings) as subscriber:
         waiting = asyncio.ensure_future(anext(subscriber))

@@ -24,6 +24,7 @@ from streamer.settings import Settings, load
 from streamer.tools.doctor import CHECKS, Check, Finding, cluster, examine, exit_code, flow, limits, machine
 from streamer.tools.doctor.finding import ok
 from streamer.tools.kafka import EmbeddedKafka
+from streamer.upstream import partition_of
 from tests.test_kafka_clients import free_ports
 from tests.worker_process import ROOT, environment, until
 
@@ -242,7 +243,7 @@ def crc32(key: bytes) -> int:
 
 
 def other(key: bytes) -> int:
-    return 1 - flow.home(key, 2)
+    return 1 - partition_of(key, 2)
 
 
 def put(producer: KafkaProducer, topic: str, keys: list[bytes], place: Callable[[bytes], int]) -> None:
@@ -263,7 +264,7 @@ def test_keys_of_librdkafkas_partitioner_are_counted_and_the_culprit_is_named(
 ) -> None:
     keys = [b"u%d" % number for number in range(40)]
     put(producer, settings.topic("purchases"), keys, crc32)
-    wrong = sum(crc32(key) != flow.home(key, 2) for key in keys)
+    wrong = sum(crc32(key) != partition_of(key, 2) for key in keys)
     assert 0 < wrong < 40
     found = find(flow.keys(settings), "error", settings.topic("purchases"), f"{wrong} of 40 sampled keys")
     assert "librdkafka's default (crc32) puts all of them there" in found.found
@@ -274,7 +275,7 @@ def test_keys_of_an_unknown_partitioner_and_records_without_a_key_are_told(
     settings: Settings, producer: KafkaProducer
 ) -> None:
     keys = [b"a%d" % number for number in range(30)]
-    put(producer, settings.topic("clicks"), [key for key in keys if crc32(key) == flow.home(key, 2)][:4], other)
+    put(producer, settings.topic("clicks"), [key for key in keys if crc32(key) == partition_of(key, 2)][:4], other)
     producer.send(settings.topic("clicks"), value=b"{}").get()
     found = list(flow.keys(settings))
     assert "librdkafka" not in find(found, "error", "4 of 5 sampled keys").found

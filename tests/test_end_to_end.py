@@ -13,8 +13,8 @@ import pytest
 
 from streamer.events import Click, Item, Purchase
 from streamer.tools.kafka import EmbeddedKafka
-from streamer.tools.load import key_hash
 from streamer.tools.simulate import generate
+from streamer.upstream import partition_of
 from tests.deployment import Deployment, Record, assert_tells, counted, deployed, record
 from tests.worker_process import WorkerProcess
 
@@ -89,7 +89,7 @@ def test_profiles_follow_their_schema(shop: Shop) -> None:
 def test_profile_has_its_user_as_key_and_the_events_partition(shop: Shop) -> None:
     for each in shop.deployment.profiles():
         assert each.key.decode() == json.loads(each.value)["user_id"]
-        assert each.partition == key_hash(each.key) % shop.deployment.settings.partitions
+        assert each.partition == partition_of(each.key, shop.deployment.settings.partitions)
 
 
 def test_profile_is_a_cloud_event_in_binary_mode(shop: Shop) -> None:

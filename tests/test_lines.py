@@ -61,6 +61,7 @@ def test_unknown_fields_and_bad_values_go_on_untouched():
         (b"oops", "malformed JSON: invalid character (byte 0)"),
         (b'{"type":"click"', "malformed JSON: Input data was truncated"),
         (b'{"\xff":1}', "malformed JSON: not UTF-8"),
+        (b'{"x":' + b"[" * 3000, "malformed JSON: nested too deeply"),
         (b"[1]", "not a JSON object"),
         (b'{"user_id":"ada"}', "no type"),
         (b'{"type":7,"user_id":"ada"}', "no type"),

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from streamer.cli import main
-from streamer.engine.shared import partition_of
 from streamer.engine.topics import create_topics
 from streamer.errors import StreamerError
 from streamer.events import Click, Item
@@ -18,6 +17,7 @@ from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from streamer.tools.rejected import Place, Rejection
 from streamer.tools.rejected_replay import Sender, transactional
+from streamer.upstream import partition_of
 from tests.deployment import Deployment, Record, counted, deployed
 
 NOW = time.time_ns() // 1_000_000

@@ -60,7 +60,7 @@ def versions(deployment: Deployment) -> dict[str, int]:
 def everything_written(deployment: Deployment) -> dict[Any, int]:
     settings = deployment.settings
     consumer = KafkaConsumer(bootstrap_servers=settings.brokers)
-    topics = [settings.changelog_topic, settings.topic("profiles")]
+    topics = [settings.changelog_topic, settings.models_topic, settings.topic("profiles")]
     ends = consumer.end_offsets([TopicPartition(topic, n) for topic in topics for n in range(settings.partitions)])
     consumer.close()
     return ends | deployment.committed()
@@ -82,6 +82,16 @@ def test_reset_to_earliest_without_the_state_rebuilds_the_same_profiles(deployme
         assert profile["activity"] == before[user_id]["activity"]
     assert process.stop() == 0
     assert deployment.check_stores() == deployment.settings.partitions
+
+
+def test_dropped_state_leaves_no_model_of_an_item_behind(deployment: Deployment) -> None:
+    read_once(deployment)
+    topic = deployment.settings.models_topic
+    models = {(each.partition, each.key) for each in deployment.read(topic)}
+    assert models
+    carry_out(deployment.settings, Target(drop_state=True))
+    left = {(each.partition, each.key): each.value for each in deployment.read(topic)}
+    assert left == dict.fromkeys(models)
 
 
 def test_reset_without_dropping_the_state_counts_old_events_again(deployment: Deployment) -> None:

@@ -11,7 +11,10 @@ import yaml
 from kafka import KafkaConsumer, KafkaProducer
 
 from streamer.cli import app
-from streamer.engine.topics import create_topics
+from streamer.engine import position
+from streamer.engine.topics import DAY_MS, OUTAGE_MS, create_topics
+from streamer.pipeline import item_model, own_items, signals
+from streamer.pipeline import rows as users_rows
 from streamer.settings import Settings, load
 from streamer.tools.doctor import CHECKS, flow
 from streamer.tools.kafka import EmbeddedKafka
@@ -83,6 +86,26 @@ def test_every_check_of_the_doctor_is_explained() -> None:
 def test_only_settings_that_exist_are_named() -> None:
     known = {f"STREAMER_{name.upper()}" for name in Settings.model_fields}
     assert set(re.findall(r"STREAMER_[A-Z_]*[A-Z]", TEXT)) <= known
+
+
+def test_the_table_of_layouts_is_what_this_version_writes_and_reads() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| layout (\d+) \| ([^|]+) \| ([^|]*)\|", TEXT, re.MULTILINE)
+    written = {name: int(layout) for name, layout, _, _ in rows}
+    assert written == {
+        "users' rows": users_rows.LAYOUT,
+        "items' rows": own_items.LAYOUT,
+        "items' models": item_model.MODEL_LAYOUT,
+        "positions, signals": position.LAYOUT,
+    }
+    assert position.LAYOUT == signals.LAYOUT
+    for _, layout, reads, older in rows:
+        assert reads == ", ".join(str(n + 1) for n in range(int(layout)))
+        assert older.strip() == (f"stop with 6 at layout {layout}" if layout != "1" else "")
+
+
+def test_a_backup_is_too_old_when_it_says_so() -> None:
+    assert OUTAGE_MS == 7 * DAY_MS
+    assert "One that is older than a week or of another cluster is put back, and then not used" in TEXT
 
 
 def test_the_capacity_table_is_what_the_command_prints() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from streamer.errors import SettingsError
+from streamer.events import KINDS
 from streamer.settings import Settings, load, units, unknown_variables
 
 HIDDEN = "hush"
@@ -70,6 +71,13 @@ def test_all_mistakes_are_reported_at_once_with_their_variables(monkeypatch: pyt
 def test_settings_that_fight_are_refused_with_a_remedy(options: dict[str, object], remedy: str) -> None:
     with pytest.raises(SettingsError, match=re.escape(remedy)):
         load(**options)
+
+
+def test_all_users_of_a_batch_have_to_fit_into_the_cache() -> None:
+    most = len(KINDS) * 1000  # a batch has so many records of each kind
+    assert load(cache_users=most, batch_records=1000).cache_users == most
+    with pytest.raises(SettingsError, match=f"cache_users must be at least {most}"):
+        load(cache_users=most - 1, batch_records=1000)
 
 
 @pytest.mark.parametrize("brokers", ["kafka:9092", "a:1,b:2", "10.0.0.1:9092, [::1]:9092"])

@@ -78,7 +78,8 @@ class AsyncProfileSubscriber(_InThread[ProfileSubscriber]):
 
         asyncio.run(follow())
 
-    Cancelling the task ends the iteration: the update at hand comes again. In `on_snapshot` you are in the thread.
+    Cancelling the task, or a time-out around it, ends the iteration: the update at hand or on its way comes again, to
+    the group's next member. In `on_snapshot` you are in the thread.
     Raises as `ProfileSubscriber` does, from `async with`.
     """
 
@@ -93,7 +94,7 @@ class AsyncProfileSubscriber(_InThread[ProfileSubscriber]):
         try:
             update: Update | None = await self._run(next, self._plain, None)
         except asyncio.CancelledError:
-            self.stop()  # or the thread would wait for an update that nobody takes
+            self._plain.abandon()  # the thread waits for an update that nobody takes, or has it already
             raise
         if update is None:
             raise StopAsyncIteration

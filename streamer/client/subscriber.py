@@ -1,7 +1,7 @@
 """The profile topic as an iterator of updates: every change at least once, no version twice. One thread."""
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from threading import Event
 from types import TracebackType
@@ -91,6 +91,7 @@ class ProfileSubscriber:
         self._current: Record | None = None  # handed over last, perhaps still worked on
         self._pending: deque[Record] = deque()  # fetched, not yet handed over
         self._stopped, self._failed = Event(), False
+        self._abandoned = False
         with ExitStack() as stack:
             if handle_signals:
                 stack.enter_context(signals_call(self.stop))
@@ -116,7 +117,7 @@ class ProfileSubscriber:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None:
+        if kind is None and not self._abandoned:
             self._current = None
         self.close()
 
@@ -130,6 +131,8 @@ class ProfileSubscriber:
         """
         if self._at_close is None or self._failed:
             raise ClosedError("this subscriber is closed or has failed: make a new one")
+        if self._abandoned:
+            raise StopIteration
         self._current, self._failed = None, True
         update = self._next()
         self._failed = False
@@ -146,13 +149,18 @@ class ProfileSubscriber:
         """End the iteration before its next update, at the latest after a quarter of a second. From any thread."""
         self._stopped.set()
 
+    def abandon(self) -> None:
+        """`stop()`, and the update at hand or on its way never counts as processed. From any thread."""
+        self._abandoned = True
+        self.stop()
+
     def commit(self) -> None:
-        """Keep the group's place behind all that was handed over, the update at hand included.
+        """Keep the group's place behind all that was handed over, the update at hand included unless it is abandoned.
 
         Raises CommitError when it was not kept: what was handed over since the last time comes again, to us or to
         another member. Does nothing without a group.
         """
-        self._source.commit(self._pending)
+        self._source.commit(self._unprocessed() if self._abandoned else self._pending)
 
     def close(self) -> None:
         """Leave the group and the broker. With `auto_commit` its place is kept, before the update at hand."""
@@ -165,9 +173,12 @@ class ProfileSubscriber:
 
     def _commit_at_end(self) -> None:
         try:
-            self._source.commit(self._pending if self._current is None else (self._current, *self._pending))
+            self._source.commit(self._unprocessed())
         except BrokerError as exc:
             log.warning("position not committed at the end, some updates will come again", reason=str(exc))
+
+    def _unprocessed(self) -> Iterable[Record]:
+        return self._pending if self._current is None else (self._current, *self._pending)
 
     def _next(self) -> Update | None:
         while not self._stopped.is_set():

@@ -43,13 +43,19 @@ async def last_position(consumer: Any, tp: TopicPartition, settings: Settings) -
 
 async def read(consumer: Any, tp: TopicPartition, start: int, end: int) -> AsyncIterator[dict[bytes, bytes | None]]:
     """The rows from `start` to `end` in pieces, of each key in a piece the latest."""
+    async for records in pieces(consumer, tp, start, end):
+        yield {record.key: record.value for record in records}
+
+
+async def pieces(consumer: Any, tp: TopicPartition, start: int, end: int) -> AsyncIterator[list[Any]]:
+    """The records of any topic partition from `start` to `end`, as they come."""
     if start >= end:  # a consumer that is closed right after an assignment waits for its own fetcher for ever
         return
     consumer.assign([tp])
     consumer.seek(tp, start)
     while await consumer.position(tp) < end:
         for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
-            yield {record.key: record.value for record in records}
+            yield records
 
 
 async def without_state(consumer: Any, tp: TopicPartition, settings: Settings) -> list[Row]:
@@ -66,6 +72,15 @@ async def without_state(consumer: Any, tp: TopicPartition, settings: Settings) -
         left.update(zip(users, blank(list(users.values()), shape), strict=True))
     left.pop(POSITION, None)
     return list(left.items())
+
+
+async def keys(consumer: Any, tp: TopicPartition) -> set[bytes]:
+    """All keys of a partition of a compacted topic."""
+    bounds = await consumer.beginning_offsets([tp]), await consumer.end_offsets([tp])
+    found: set[bytes] = set()
+    async for rows in read(consumer, tp, bounds[0][tp], bounds[1][tp]):
+        found |= rows.keys()
+    return found
 
 
 def blank(rows: list[bytes], shape: Shape) -> list[bytes | None]:

@@ -5,7 +5,8 @@ offsets alone changes nothing. So a reset writes as a worker does, partition by 
 
     1. the group has no members
     2. InitProducerId with the partition's transactional id: a worker that sleeps somewhere can't commit any more
-    3. one transaction: the position row, the group's offsets, and where the state is dropped a row for every key
+    3. one transaction: the position row, the group's offsets, and where the state is dropped a row for every key and
+       a null for every item's model
 
 Cut short between two partitions, some have the new positions and some the old ones: run it again.
 
@@ -22,7 +23,7 @@ import msgspec
 import structlog
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from streamer.engine.changelog import POLL_MS, last_position, without_state
+from streamer.engine.changelog import POLL_MS, keys, last_position, without_state
 from streamer.engine.kafka_clients import admin_client, aiokafka_options
 from streamer.engine.position import SIGNALS, Position
 from streamer.engine.store import POSITION, Row
@@ -194,18 +195,23 @@ class _Places:
 
     async def write(self, n: int, producer: Any) -> None:
         """One partition: everything in one transaction. What its reader finds is all of it or nothing."""
-        topic = self._settings.changelog_topic
+        topic, models_topic = self._settings.changelog_topic, self._settings.models_topic
         rows: list[Row] = []
+        models: set[bytes] = set()
         if self._target.drop_state:
             rows = await without_state(self._consumer, TopicPartition(topic, n), self._settings)
+            models = await keys(self._consumer, TopicPartition(models_topic, n))
         rows.append((POSITION, msgspec.msgpack.encode(self._position(n))))
         await producer.begin_transaction()
-        sent = await send(producer, topic, n, (Outgoing(*row) for row in rows))
+        sent = [
+            *await send(producer, models_topic, n, (Outgoing(key, None) for key in models)),
+            *await send(producer, topic, n, (Outgoing(*row) for row in rows)),
+        ]
         await asyncio.gather(*(delivery for delivery, _ in sent))
         offsets = {tp: to for tp, to in self._to.items() if tp.partition == n}
         await producer.send_offsets_to_transaction(offsets, self._settings.group_id)
         await producer.commit_transaction()
-        log.info("partition is reset", partition=n, rows=len(rows))
+        log.info("partition is reset", partition=n, rows=len(rows), models=len(models))
 
     def _position(self, n: int) -> Position:
         """The position row of a partition.

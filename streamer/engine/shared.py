@@ -15,12 +15,7 @@ from streamer.pipeline.layout import Shape
 from streamer.pipeline.publish import Policy
 from streamer.pipeline.space import ItemSpace
 from streamer.settings import Settings
-from streamer.upstream import murmur2
-
-
-def partition_of(key: bytes, partitions: int) -> int:
-    """The partition of a key, as Java, kafka-python and aiokafka compute it."""
-    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+from streamer.upstream import partition_of
 
 
 class Shared(NamedTuple):

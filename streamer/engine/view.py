@@ -14,7 +14,6 @@ from streamer.engine.ingest import Ingest
 from streamer.engine.lookup import find_users, survey
 from streamer.engine.partition import Partition
 from streamer.engine.ranking import Ranking
-from streamer.engine.shared import partition_of
 from streamer.engine.store import USER
 from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
@@ -39,6 +38,7 @@ from streamer.serving.view import (
     TopicPosition,
 )
 from streamer.settings import Settings
+from streamer.upstream import partition_of
 
 _FIRST: Final = np.zeros(1, np.int64)
 _decode_past = msgspec.json.Decoder(PastVersion).decode

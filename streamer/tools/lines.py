@@ -152,6 +152,8 @@ def _fields(raw: bytes) -> _Fields:
         raise _LineError(f"malformed JSON: {str(exc).removeprefix('JSON is malformed: ')}") from None
     except UnicodeDecodeError:
         raise _LineError("malformed JSON: not UTF-8") from None
+    except RecursionError:
+        raise _LineError("malformed JSON: nested too deeply") from None
 
 
 def _type(fields: _Fields) -> LineType:

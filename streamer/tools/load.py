@@ -19,12 +19,14 @@ from streamer.engine.kafka_clients import aiokafka_options
 from streamer.errors import BrokerError, TopicsError
 from streamer.settings import Settings
 from streamer.tools.lines import LINE_TYPES
-from streamer.upstream import murmur2
+from streamer.upstream import partition_of
 
 ITEMS = LINE_TYPES["item"].topic
 TOPICS = tuple(dict.fromkeys(line_type.topic for line_type in LINE_TYPES.values()))
 FLUSH_RECORDS = 10_000  # about 2 MB: at most so much lies in memory unacknowledged, and is in doubt after an error
 BATCH_BYTES = 262_144  # a batch this large costs less than 0.1 µs a record in overhead; brokers take up to 1 MiB
+
+_partition_of = lru_cache(maxsize=1 << 17)(partition_of)  # in Python it takes 5–15 µs, most of what a record costs
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -42,18 +44,6 @@ def summarise(sent: Counter[str], *, skipped: int, seconds: float) -> Summary:
     events = sent.total() - sent[ITEMS]
     per_second = round(events / seconds, 1) if seconds > 0 else 0.0
     return Summary(sent.total() + skipped, dict(sent), skipped, round(seconds, 3), per_second)
-
-
-@lru_cache(maxsize=1 << 17)
-def key_hash(key: bytes) -> int:
-    """The positive murmur2 hash by which Java, kafka-python and aiokafka choose a key's partition.
-
-    Kept for the last 131,072 keys: in Python it takes 5–15 µs, most of what a record costs.
-
-    >>> key_hash(b"ada") % 12
-    5
-    """
-    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 class Loader:
@@ -104,7 +94,7 @@ class Loader:
         """Take in one record of a contract topic; it is acknowledged by the next `flush`, which comes by itself."""
         if self._items_unflushed and topic != ITEMS:
             await self.flush()
-        place = (topic, key_hash(key) % self._partitions[topic])
+        place = (topic, _partition_of(key, self._partitions[topic]))
         batch = self._open.get(place)
         if batch is None or batch.append(timestamp=None, key=key, value=value) is None:
             batch = await self._next_batch(place)

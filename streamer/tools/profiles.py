@@ -4,7 +4,6 @@ import http.client
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 from urllib.parse import quote
 
 import msgspec
@@ -12,12 +11,13 @@ import structlog
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
-from streamer.engine.kafka_clients import admin_client, kafka_python_options
-from streamer.errors import BrokerError, StreamerError, TopicsError
+from streamer.client.connect import partition_counts
+from streamer.engine.kafka_clients import kafka_python_options
+from streamer.errors import BrokerError, StreamerError
 from streamer.profile import Profile
 from streamer.serving.tls import client_context
 from streamer.settings import Settings
-from streamer.upstream import murmur2
+from streamer.upstream import partition_of
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +87,8 @@ def follow_profiles(settings: Settings, user_id: str | None, *, from_beginning: 
     a broker.
     """
     topic = settings.topic("profiles")
-    count = _partition_count(settings, topic)
-    numbers = range(count) if user_id is None else [(murmur2(user_id.encode()) & 0x7FFFFFFF) % count]
+    count = partition_counts(settings, [topic])[topic]
+    numbers = range(count) if user_id is None else [partition_of(user_id.encode(), count)]
     consumer = None
     try:
         consumer = _consumer(settings, [TopicPartition(topic, number) for number in numbers])
@@ -115,14 +115,6 @@ def _refused(where: str, status: int, body: bytes) -> StreamerError:
         503: ": it recovers or rebalances, try again in a few seconds",
     }.get(status, "")
     return StreamerError(f"the worker at {where} answers {status}: {said}{hint}")
-
-
-def _partition_count(settings: Settings, topic: str) -> int:
-    with admin_client(settings) as admin:
-        described: dict[str, Any] = admin.describe_topics([topic])[0]
-    if described["error_code"] or not described["partitions"]:
-        raise TopicsError(f"topic {topic} is not on {settings.brokers}: `streamer topics create` makes what is missing")
-    return len(described["partitions"])
 
 
 def _consumer(settings: Settings, partitions: list[TopicPartition]) -> KafkaConsumer:

@@ -14,6 +14,7 @@ import msgspec
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from streamer.engine.changelog import POLL_MS, pieces
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.position import CATALOGUE
 from streamer.engine.topics import require_topics
@@ -22,7 +23,6 @@ from streamer.events import KIND_OF_TOPIC
 from streamer.pipeline.decode import Reason
 from streamer.settings import Settings
 
-POLL_MS: Final = 20  # as in restore: getmany does not wake for a fetch that holds only a commit marker
 REPLAYED: Final = "replayed"  # the reason of a mark
 _OURS: Final = ("reason", "detail", "source_topic", "source_partition", "source_offset")  # behind the record's own
 _left_out = re.compile(r"; left out here: (.+) \(\d+ bytes fit in\)$").search  # as the checkpoint says it
@@ -124,14 +124,9 @@ async def reader(settings: Settings) -> AsyncIterator[AIOKafkaConsumer]:
 async def read(consumer: Any, tp: TopicPartition, start: int) -> AsyncIterator[Any]:
     """The records of a partition from `start` to its present end."""
     end = (await consumer.end_offsets([tp]))[tp]
-    if start >= end:  # a consumer that is closed right after an assignment waits for its own fetcher for ever
-        return
-    consumer.assign([tp])
-    consumer.seek(tp, start)
-    while await consumer.position(tp) < end:
-        for records in (await consumer.getmany(tp, timeout_ms=POLL_MS)).values():
-            for record in records:
-                yield record
+    async for records in pieces(consumer, tp, start, end):
+        for record in records:
+            yield record
 
 
 async def rejections(settings: Settings, consumer: Any, wanted: Wanted) -> AsyncIterator[tuple[Rejection, bool]]:

@@ -27,7 +27,6 @@ from aiokafka.errors import ProducerFenced
 from streamer.engine.changelog import last_position
 from streamer.engine.kafka_clients import aiokafka_options
 from streamer.engine.position import CATALOGUE
-from streamer.engine.shared import partition_of
 from streamer.engine.topics import largest_records
 from streamer.engine.transactions import BATCH_BYTES, REQUEST_BYTES, Outgoing, send
 from streamer.errors import StreamerError
@@ -36,6 +35,7 @@ from streamer.pipeline.decode import Limits, Rejected, decode_events, decode_ite
 from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings
 from streamer.tools.rejected import REPLAYED, Place, Rejection, Wanted, read, reader, rejections
+from streamer.upstream import partition_of
 
 AT_ONCE: Final = 500  # records of a transaction: some 20 ms of wall time each, far below the time-out
 AT_ONCE_BYTES: Final = 8 << 20

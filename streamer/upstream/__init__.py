@@ -17,7 +17,25 @@ if TYPE_CHECKING:
     from aiohttp import web
     from aiokafka import AIOKafkaConsumer
 
-__all__ = ["AdminConnection", "bare_web", "certificate_of", "let_channels_flow", "murmur2", "owners", "require_member"]
+__all__ = [
+    "AdminConnection",
+    "bare_web",
+    "certificate_of",
+    "let_channels_flow",
+    "murmur2",
+    "owners",
+    "partition_of",
+    "require_member",
+]
+
+
+def partition_of(key: bytes, partitions: int) -> int:
+    """The partition of a key, as Java, kafka-python and aiokafka compute it.
+
+    >>> partition_of(b"ada", 12)
+    5
+    """
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
 
 
 def let_channels_flow(app: "faust.App") -> None:

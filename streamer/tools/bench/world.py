@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from streamer.engine.shared import partition_of
+from streamer.upstream import partition_of
 
 SEED: Final = 1
 CHUNK: Final = 10_000  # events drawn at once: numpy's own cost vanishes, memory stays small

@@ -14,7 +14,7 @@ from streamer.engine.kafka_clients import admin_client, kafka_python_options
 from streamer.events import KINDS
 from streamer.settings import Settings
 from streamer.tools.doctor.finding import Finding, duration, error, many, note, ok, warning
-from streamer.upstream import murmur2
+from streamer.upstream import partition_of
 
 SAMPLE: Final = 100  # records of a partition, the newest: one wrong producer in a hundred is seen in most partitions
 READ_S: Final = 15.0  # for all samples together
@@ -50,7 +50,9 @@ def keys(settings: Settings) -> Iterator[Finding]:
 def misplaced(topic: str, partitions: int, records: list[Sampled]) -> Iterator[Finding]:
     """What there is to say of a topic's sample."""
     keyless = sum(record.key is None for record in records)
-    wrong = [(r.key, r.partition) for r in records if r.key is not None and home(r.key, partitions) != r.partition]
+    wrong = [
+        (r.key, r.partition) for r in records if r.key is not None and partition_of(r.key, partitions) != r.partition
+    ]
     if keyless:
         yield error(
             f"{topic}: {keyless} of {len(records)} sampled records have no key",
@@ -61,7 +63,7 @@ def misplaced(topic: str, partitions: int, records: list[Sampled]) -> Iterator[F
         key, partition = wrong[0]
         yield error(
             f"{topic}: {len(wrong)} of {len(records)} sampled keys are in the wrong partition, for one"
-            f" {key.decode(errors='replace')!r} in {partition}, which belongs in {home(key, partitions)}"
+            f" {key.decode(errors='replace')!r} in {partition}, which belongs in {partition_of(key, partitions)}"
             f"{_culprit(wrong, partitions)}",
             "a user's events end in two partitions, and each makes a profile of its half: the later one wins",
             "set partitioner=murmur2_random in producers on librdkafka (Go, C#, Python's confluent-kafka, PHP …)",
@@ -70,11 +72,6 @@ def misplaced(topic: str, partitions: int, records: list[Sampled]) -> Iterator[F
         yield ok(
             f"{topic}: {len(records)} sampled records are where their keys belong" if records else f"{topic}: empty"
         )
-
-
-def home(key: bytes, partitions: int) -> int:
-    """The partition that Java's default partitioner gives a key."""
-    return int(murmur2(key) & 0x7FFFFFFF) % partitions
 
 
 def _culprit(wrong: list[tuple[bytes, int]], partitions: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from streamer.engine.partition import Partition
 from streamer.engine.position import Take
-from streamer.engine.shared import partition_of, shared_state
+from streamer.engine.shared import shared_state
 from streamer.engine.store import Store, shared_cache
 from streamer.errors import SettingsError
 from streamer.pipeline.assemble import Part
@@ -18,6 +18,7 @@ from streamer.pipeline.item_model import decode_model
 from streamer.pipeline.records import Record, Records
 from streamer.settings import Settings
 from streamer.tools.lines import Line
+from streamer.upstream import partition_of
 
 CACHE_MB = 16
 SIGNALS = "item-signals"
