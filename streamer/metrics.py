@@ -105,7 +105,7 @@ PROFILES = Counter(
 )
 PUBLISH_LATENCY = BatchHistogram(
     "streamer_publish_latency_seconds",
-    "Time from the append of a record to the commit of the profile that it changed; changes held back are not in it.",
+    "Time from the append of a user's first new event to the commit of the profile; changes held back are not in it.",
     PUBLISH_EDGES,
     REGISTRY,
 )

@@ -1,15 +1,21 @@
 """`streamer backup` and `streamer restore`: a copy of a running worker's state, and a start from it."""
 
+import asyncio
 import json
+import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from streamer.engine.backup import MANIFEST, begin, put_back, read_manifest
+from streamer.engine import backup_service
+from streamer.engine.backup import MANIFEST, begin, copy, put_back, read_manifest
 from streamer.engine.backup_service import ask
 from streamer.engine.store import Store, set_aside, shared_cache
 from streamer.errors import DataDirError, SettingsError, StateError, StreamerError
@@ -92,6 +98,31 @@ def test_what_the_worker_cannot_do_is_said_and_it_goes_on(deployment: Deployment
         deployment.wait_progress(SOME)
     deployment.check_profiles()
     assert process.stop() == 0
+
+
+async def test_a_slow_copy_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, may_end = threading.Event(), threading.Event()
+
+    def slowly(source: Path, to: Path) -> None:
+        begun.set()
+        assert may_end.wait(30)
+        copy(source, to)
+
+    monkeypatch.setattr(backup_service, "copy", slowly)
+    store = Store(tmp_path / "0", shared_cache(8))
+    store.write([(b"uann", b"row")], 7)
+    partition: Any = SimpleNamespace(number=0, store=store, txn_lock=asyncio.Lock())
+    copying = asyncio.create_task(backup_service._copy(partition, tmp_path / "copied"))
+    assert await asyncio.to_thread(begun.wait, 30)
+    async with asyncio.timeout(30), partition.txn_lock:
+        store.write([(b"ubob", b"later")], 9)
+    may_end.set()
+    assert await copying == 7
+    store.close()
+    copied = Store(tmp_path / "copied", shared_cache(8))
+    assert (copied.next_offset, copied.get(b"uann"), copied.get(b"ubob")) == (7, b"row", None)
+    copied.close()
+    assert set(os.listdir(tmp_path)) == {"0", "copied"}
 
 
 def test_backup_that_is_not_whole_is_none(tmp_path: Path) -> None:

@@ -337,7 +337,7 @@ def test_topics_are_folded_in_the_order_in_which_kafka_got_them() -> None:
         purchases=[purchase("c", "tent")._replace(timestamp=T0 + 2)],
     )
     assert line.causes[0] == b"b"
-    assert line.users.touched_at[0] == T0 + 3
+    assert line.users.touched_at[0] == T0 + 1
 
 
 def test_within_a_topic_the_order_of_offsets_holds_even_when_timestamps_run_backwards() -> None:
@@ -365,7 +365,7 @@ def test_a_batch_of_nothing_but_bad_records_changes_nothing() -> None:
     assert state_of(line.users) == before
 
 
-def test_the_latest_arrival_says_when_a_user_was_touched() -> None:
+def test_the_first_arrival_says_how_long_a_user_waits() -> None:
     line = Line()
-    line.feed([click("a")._replace(timestamp=T0 + 7), click("a")._replace(timestamp=T0 + 9)])
+    line.feed([click("a")._replace(timestamp=T0 + 7), click("b")._replace(timestamp=T0 + 9)])
     assert line.users.touched_at[0] == T0 + 7

@@ -63,6 +63,20 @@ def begin(to: Path) -> Path:
     return partial
 
 
+def copy(source: Path, to: Path) -> None:
+    """A copy of a directory without directories in it; its tables are links where that can be.
+
+    Raises DataDirError where it cannot be written.
+    """
+    try:
+        to.mkdir(parents=True)
+        for file in source.iterdir():
+            _link_or_copy(file, to / file.name)
+        _sync(to)
+    except OSError as exc:
+        raise DataDirError(f"{source} cannot be copied to {to} ({exc.strerror})") from None
+
+
 def finish(partial: Path, to: Path, manifest: Manifest) -> None:
     """All is written: from here on it is a backup."""
     with (partial / MANIFEST).open("wb") as file:
@@ -134,10 +148,7 @@ def _reach(path: Path) -> int:
 def _put_back(source: Path, target: Path) -> None:
     draft = target.with_name(f"{target.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir(parents=True)
-    for file in source.iterdir():
-        _link_or_copy(file, draft / file.name)
-    _sync(draft)
+    copy(source, draft)
     if target.exists():
         log.warning("the state that was there is moved aside", moved_to=str(set_aside(target)))
     draft.rename(target)
@@ -153,11 +164,12 @@ def _link_or_copy(source: Path, target: Path) -> None:
         else:
             return
     shutil.copyfile(source, target)
+    _sync(target)
 
 
-def _sync(directory: Path) -> None:
-    """Names in a directory survive a power cut from here on."""
-    number = os.open(directory, os.O_RDONLY)
+def _sync(path: Path) -> None:
+    """What is in a file, or the names in a directory, survive a power cut from here on."""
+    number = os.open(path, os.O_RDONLY)
     try:
         os.fsync(number)
     finally:

@@ -4,11 +4,12 @@
     backup.answer     how far it is, put there by the worker after each step
 
 Databases can be opened by one process only, so the worker does it. It writes on meanwhile: a partition's checkpoints
-wait for its own copy, some milliseconds.
+wait for the links to its files that a copy is made from, some milliseconds, and not for the copy.
 """
 
 import asyncio
 import logging
+import shutil
 import time
 import uuid
 from contextlib import suppress
@@ -20,7 +21,7 @@ import structlog
 from mode import Service
 
 from streamer import __version__
-from streamer.engine.backup import FORMAT, Manifest, begin, finish
+from streamer.engine.backup import FORMAT, Manifest, begin, copy, finish
 from streamer.engine.engine import Engine
 from streamer.engine.partition import Partition
 from streamer.engine.position import LAYOUT
@@ -137,8 +138,15 @@ async def _copy(partition: Partition, to: Path) -> int:
         store = partition.store
         if store is None:
             raise StreamerError(f"partition {partition.number} went to another worker meanwhile: try again")
-        await asyncio.to_thread(store.copy_to, to)
-        return store.next_offset
+        beside = store.path.with_name(f"{store.path.name}.backup")
+        shutil.rmtree(beside, ignore_errors=True)  # of an attempt that was cut short
+        await asyncio.to_thread(store.copy_to, beside)
+        reaches_to = store.next_offset
+    try:
+        await asyncio.to_thread(copy, beside, to)
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return reaches_to
 
 
 def _request_file(settings: Settings) -> Path:

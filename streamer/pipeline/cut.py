@@ -41,7 +41,7 @@ class Publication(msgspec.Struct, frozen=True, gc=False):
     version: int
     value: bytes
     first_change: What
-    since_ms: int  # when Kafka got the event that brought it about; 0: it is the end of a wait
+    since_ms: int  # when Kafka got the first event that a cut has not looked at before; 0: it is the end of a wait
 
 
 class Cut(NamedTuple):
@@ -91,6 +91,7 @@ def cut(world: World, candidates: Candidates, causes: list[bytes], now_ms: int, 
     _stamp(world.users, slots[out], now_ms)
     publications = _publish(world, candidates, out, gate.rows_of(assessed, out), vectors[out], cosine[out], causes)
     held = _hold(world.users, np.delete(slots, out), due_ms)
+    world.users.touched_at[slots] = 0
     return Cut(pack(world.users, slots, [causes[slot] for slot in slots.tolist()]), publications, held)
 
 

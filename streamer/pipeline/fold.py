@@ -135,7 +135,8 @@ def _fold(users, events, order, mind, batch, outcome, predecessors):  # type: ig
             counts[N_TAGS] = n
             if lost != 0:
                 head.lost_tag = lost
-        users.touched_at[s] = events.appended_at[i]
+        if users.touched_at[s] == 0 or events.appended_at[i] < users.touched_at[s]:
+            users.touched_at[s] = events.appended_at[i]
 
 
 @leaf

@@ -87,7 +87,7 @@ class Users(NamedTuple):
 
     head: NDArray[np.void]  # HEAD
     vector: NDArray[np.int8]  # [capacity, vector] published vector, 127 = its largest number
-    touched_at: NDArray[np.int64]  # Kafka timestamp of the latest event
+    touched_at: NDArray[np.int64]  # Kafka timestamp of the first event since the last cut; 0: there was none
     used: NDArray[np.int64]  # batch number of the latest use, for the cache
     level: NDArray[np.uint8]  # size of the user's block
     block: NDArray[np.int64]  # where it begins, in UNITs
