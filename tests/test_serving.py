@@ -137,6 +137,16 @@ class TestForwarding:
         async with asked.profile_of("user-0001", headers={"Authorization": f"Bearer {SESAME}"}) as response:
             assert response.status == 200
 
+    async def test_address_in_the_request_line_does_not_choose_who_is_asked(self, serve: Serve) -> None:
+        asked, owner, stranger = await serve(), await serve(instance_id="owner"), await serve(instance_id="stranger")
+        asked.shop.fault = NotOwner(3, owner.url)
+        reader, writer = await asyncio.open_connection("127.0.0.1", asked.settings.http_port)
+        line = f"GET {stranger.url}/v1/users/user-0001/profile HTTP/1.1"
+        writer.write(f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        assert f"X-Answered-By: {owner.settings.source}\r\n".encode() in answer
+
     async def test_two_workers_that_point_at_each_other_answer_once(self, serve: Serve) -> None:
         one, other = await serve(), await serve()
         one.shop.fault, other.shop.fault = NotOwner(3, other.url), NotOwner(3, one.url)

@@ -35,7 +35,7 @@ class Forwarder:
         """The owner's answer. Raises Problem 503 when no owner is known, or it is out of reach, or it asked us."""
         if owner.owner_url is None or FORWARDED in request.headers:
             raise unavailable("This user's partition is moving to another worker.", 1)
-        url = URL(owner.owner_url).origin().join(URL(request.raw_path, encoded=True))
+        url = URL(f"{URL(owner.owner_url).origin()}{request.rel_url.raw_path_qs}", encoded=True)
         timeout = ClientTimeout(total=None if live else ANSWER_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
         headers, tls = _headers(request), self._tls or True
         try:
