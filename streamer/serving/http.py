@@ -15,7 +15,7 @@ from aiohttp import web
 from streamer.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from streamer.serving import access, stream, tls
 from streamer.serving.endpoints import PROTECTED
-from streamer.serving.forward import FORWARDED, Forwarder
+from streamer.serving.forward import Forwarder
 from streamer.serving.handlers import Handlers
 from streamer.serving.limits import RateLimit
 from streamer.serving.problems import Problem, of_http, retry_after, unavailable
@@ -75,7 +75,7 @@ def install(app: faust.App, view: WorkerView, settings: Settings, heartbeat_s: f
         raise ValueError(f"the app listens on {app.conf.web_bind}: make it with **faust_options(settings)")
     access.require_protection(settings)
     server, streams = bare_web(app), Streams(heartbeat_s)
-    forwarder = Forwarder(lambda: app.http_client, tls.client_context(settings))
+    forwarder = Forwarder(lambda: app.http_client, settings)
     server.middlewares.append(Guard(settings, forwarder).answer)
     server.on_response_prepare.append(access.add_headers(settings))
     server.on_shutdown.append(streams.close)
@@ -129,7 +129,7 @@ class Guard:
 
     def _admit(self, request: web.Request) -> None:
         """Raise Problem when this request is not answered. What another worker passes on was counted there."""
-        counted_before = FORWARDED in request.headers
+        counted_before = access.is_vouched_for(request, self._settings)
         try:
             access.check(request, self._settings)
         except Problem:
