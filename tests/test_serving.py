@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession, TCPConnector
 from structlog.testing import capture_logs
 
 from streamer.errors import SettingsError
@@ -350,6 +350,36 @@ class TestChanges:
         async with asked.get("/v1/changes?user=user-0001") as response:
             sent = owner.shop.step(owner.shop.people[0])
             assert (await event(response))["id"] == f"user-0001/{sent.version}"
+
+    async def test_number_of_streams_that_are_passed_on_is_limited(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stream, "MAX_STREAMS", 1)
+        asked, owner = await serve(), await serve(instance_id="owner")
+        asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
+        path = "/v1/changes?user=user-0001"
+        async with asked.get(path), asked.get(path) as second:
+            assert (second.status, second.headers["X-Answered-By"]) == (503, asked.settings.source)
+            await problem(second)
+
+    async def test_streams_that_are_passed_on_hold_no_question_up(self, serve: Serve) -> None:
+        asked, owner = await serve(), await serve()
+        asked.shop.fault = NotOwner(1, owner.url)
+        asked.shop.follow = refuse(asked.shop.fault)  # type: ignore[method-assign]
+        async with AsyncExitStack() as stack, ClientSession(connector=TCPConnector(limit=0)) as session:
+            for _ in range(stream.MAX_STREAMS):
+                await stack.enter_async_context(session.get(f"{asked.url}/v1/changes?user=user-0001"))
+            async with session.get(f"{asked.url}/v1/users/user-0001/profile") as response:
+                assert response.status == 200
+
+    async def test_streams_that_are_passed_on_end_when_the_worker_stops(self, serve: Serve) -> None:
+        owner = await serve()
+        async with asyncio.timeout(30), ClientSession() as session:
+            async with served() as asked:
+                asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
+                response = await session.get(asked.url + "/v1/changes?user=user-0001")
+            with pytest.raises(ClientError):
+                await response.read()
 
     @pytest.mark.parametrize("rate", ["0", "-1", "x", "1001", "1.5", "٣", "9" * 400])
     async def test_rate_out_of_bounds_is_a_bad_request(self, site: Site, rate: str) -> None:
