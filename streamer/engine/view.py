@@ -22,7 +22,7 @@ from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
 from streamer.pipeline.profile_json import tell_as
 from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
-from streamer.pipeline.rows import unpack
+from streamer.pipeline.rows import is_blank, unpack
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Feed, Seen, Subscription
 from streamer.serving.view import (
@@ -108,7 +108,7 @@ class View:
         if slot is not None:
             return None if _is_blank(cache.users, slot) else (partition, cache.users, slot)
         row = partition.store.get(USER + key) if partition.store else None
-        if row is None:
+        if row is None or is_blank(row):
             return None
         clear(self._scratch, _FIRST)
         unpack(self._scratch, _FIRST, [row])
