@@ -4,13 +4,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from streamer.engine.changelog import blank
 from streamer.engine.engine import Engine
 from streamer.engine.store import USER
 from streamer.engine.view import View
 from streamer.pipeline.layout import Shape
+from streamer.serving import answers
 from streamer.serving.feed import Feed
+from tests.pipeline_world import T0
 from tests.test_partition import World
 
 
@@ -37,6 +40,17 @@ def drop_state(world: World) -> None:
     [row] = blank([world.store.get(USER + b"ann") or b""], shape)
     world.store.write([(USER + b"ann", row)], 10)
     world.open()
+
+
+def test_event_that_is_late_or_of_the_same_millisecond_changes_the_etag(world: World) -> None:
+    view, tags = view_of(world), set()
+    for late in (0, 0, 5):
+        world.click(len(tags) + 1, T0 - late)
+        profile = view.profile("ann")
+        assert profile is not None
+        assert (profile.version, profile.as_of) == (1, T0)
+        tags.add(answers.of_profile(make_mocked_request("GET", "/"), profile).headers["ETag"])
+    assert len(tags) == 3
 
 
 async def test_user_of_whom_nothing_is_left_but_the_version_is_unknown(world: World) -> None:

@@ -116,12 +116,12 @@ class View:
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> ProfileJson:
         head = users.head[slot]
-        version, as_of = int(head["version"]), int(head["as_of"])
+        version, as_of, events = int(head["version"]), int(head["as_of"]), int(head["clicks"]) + int(head["purchases"])
         value = self._reader.read(partition.world._replace(users=users), slot, user_id)
         published = self._feed.recent.find(user_id, version)
         if published is not None:  # rows do not keep why it was; where that is too long ago, it is not told
             value = tell_as(value, published.value)
-        return ProfileJson(version, as_of, value)
+        return ProfileJson(version, as_of, events, value)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)

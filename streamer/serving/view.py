@@ -152,6 +152,7 @@ class ProfileJson(NamedTuple):
 
     version: int
     as_of: int
+    events: int  # that it counts
     value: bytes
 
 
