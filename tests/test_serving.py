@@ -320,7 +320,18 @@ class TestChanges:
             for _ in range(feed.QUEUE + 1):
                 site.shop.step(ann)
             rest = (await response.read()).decode()
+        assert rest.count("event: profile") == feed.QUEUE
         assert rest.rstrip().splitlines()[-2] == "event: dropped"
+
+    async def test_reader_whose_user_moves_gets_what_was_published_before(self, site: Site) -> None:
+        ann = site.shop.people[0]
+        async with site.get(f"/v1/changes?user={ann.user_id}") as response:
+            sent = [site.shop.step(ann) for _ in range(3)]
+            site.shop.feed.move_users()
+            got = [await event(response) for _ in range(3)]
+            rest = (await response.read()).decode()
+        assert [one["id"] for one in got] == [f"{ann.user_id}/{profile.version}" for profile in sent]
+        assert "event: dropped" in rest
 
     async def test_number_of_streams_is_limited(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stream, "MAX_STREAMS", 1)

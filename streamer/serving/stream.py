@@ -64,7 +64,7 @@ class Streams:
         try:
             await response.prepare(request)
             await _write(response, f"retry: {RETRY_MS}\n\n".encode() + _gap(reader))
-            while reader.ended is None:
+            while not reader.is_over:
                 change = await reader.next(self._heartbeat_s)
                 await _write(response, _skipped(reader) + _event(change))
             await _write(response, _end(reader))
