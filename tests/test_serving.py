@@ -385,12 +385,13 @@ class TestChanges:
 
     async def test_streams_that_are_passed_on_end_when_the_worker_stops(self, serve: Serve) -> None:
         owner = await serve()
-        async with asyncio.timeout(30), ClientSession() as session:
+        async with asyncio.timeout(30) as limit, ClientSession() as session:
             async with served() as asked:
                 asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
                 response = await session.get(asked.url + "/v1/changes?user=user-0001")
             with pytest.raises(ClientError):
                 await response.read()
+        assert not limit.expired()  # Faust's web server swallows being cancelled
 
     @pytest.mark.parametrize("rate", ["0", "-1", "x", "1001", "1.5", "٣", "9" * 400])
     async def test_rate_out_of_bounds_is_a_bad_request(self, site: Site, rate: str) -> None:
