@@ -164,7 +164,8 @@ class Shop:
         person = self._person_called(user_id)
         if person is None:
             return None
-        return ProfileJson(person.profile.version, person.profile.as_of, msgspec.json.encode(person.profile))
+        profile, events = person.profile, person.counts.total()
+        return ProfileJson(profile.version, profile.as_of, events, msgspec.json.encode(profile))
 
     def item(self, item_id: str) -> Item | None:
         return CATALOGUE.get(item_id)

@@ -173,6 +173,35 @@ class TestRate:
                     statuses.append(response.status)
             assert set(statuses) == {401, 429}
 
+    async def test_token_that_is_no_utf8_is_a_guess_like_any_other(self) -> None:
+        async with served(http_rate=1, http_token=SESAME) as site:
+            request = b"GET /v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
+            request += b"X-Streamer-Forwarded: \xff\r\nAuthorization: Bearer \xff\r\n\r\n"
+            statuses = []
+            for _ in range(4):
+                reader, writer = await asyncio.open_connection("127.0.0.1", site.settings.http_port)
+                writer.write(request)
+                statuses.append((await reader.read()).split()[1])
+                writer.close()
+            assert set(statuses) == {b"401", b"429"}
+
+    @pytest.mark.parametrize("token", ["", SESAME])
+    async def test_client_that_says_it_is_a_worker_is_counted(self, token: str) -> None:
+        async with served(http_rate=1, http_token=token) as site:
+            asked = {"Authorization": f"Bearer {SESAME}", "X-Streamer-Forwarded": "1"}
+            statuses = []
+            for _ in range(4):
+                async with site.get("/v1/status", headers=asked) as response:
+                    statuses.append(response.status)
+            assert set(statuses) == {200, 429}
+
+    async def test_what_a_worker_passes_on_is_counted_there_only(self) -> None:
+        async with served(http_token=SESAME) as asked, served(http_rate=0.1, http_token=SESAME) as owner:
+            asked.shop.fault = NotOwner(3, owner.url)
+            for _ in range(4):
+                async with asked.profile_of("user-0001", headers={"Authorization": f"Bearer {SESAME}"}) as response:
+                    assert response.status == 200
+
 
 async def test_what_cannot_be_read_is_refused_and_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     async with served() as site:

@@ -45,8 +45,8 @@ class World:
             at = self.partition.position.next.setdefault(topic, 0)
             self.partition.saved.setdefault(topic, at)
 
-    def click(self, number: int) -> None:
-        record = click(f"e{number}", "mug", T0 + number)
+    def click(self, number: int, ts: int | None = None) -> None:
+        record = click(f"e{number}", "mug", T0 + number if ts is None else ts)
         take = Take("clicks", Records.of([Record(record.key, record.value or b"", number)]), number)
         self.partition.apply_events(self.partition.decode([take]))
         self.partition.advance(take)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 import msgspec
 import pytest
-from aiohttp import ClientSession
+from aiohttp import ClientError, ClientSession, TCPConnector
 from structlog.testing import capture_logs
 
 from streamer.errors import SettingsError
@@ -136,6 +136,16 @@ class TestForwarding:
         asked.shop.fault = NotOwner(3, owner.url)
         async with asked.profile_of("user-0001", headers={"Authorization": f"Bearer {SESAME}"}) as response:
             assert response.status == 200
+
+    async def test_address_in_the_request_line_does_not_choose_who_is_asked(self, serve: Serve) -> None:
+        asked, owner, stranger = await serve(), await serve(instance_id="owner"), await serve(instance_id="stranger")
+        asked.shop.fault = NotOwner(3, owner.url)
+        reader, writer = await asyncio.open_connection("127.0.0.1", asked.settings.http_port)
+        line = f"GET {stranger.url}/v1/users/user-0001/profile HTTP/1.1"
+        writer.write(f"{line}\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        answer = await reader.read()
+        writer.close()
+        assert f"X-Answered-By: {owner.settings.source}\r\n".encode() in answer
 
     async def test_two_workers_that_point_at_each_other_answer_once(self, serve: Serve) -> None:
         one, other = await serve(), await serve()
@@ -310,7 +320,18 @@ class TestChanges:
             for _ in range(feed.QUEUE + 1):
                 site.shop.step(ann)
             rest = (await response.read()).decode()
+        assert rest.count("event: profile") == feed.QUEUE
         assert rest.rstrip().splitlines()[-2] == "event: dropped"
+
+    async def test_reader_whose_user_moves_gets_what_was_published_before(self, site: Site) -> None:
+        ann = site.shop.people[0]
+        async with site.get(f"/v1/changes?user={ann.user_id}") as response:
+            sent = [site.shop.step(ann) for _ in range(3)]
+            site.shop.feed.move_users()
+            got = [await event(response) for _ in range(3)]
+            rest = (await response.read()).decode()
+        assert [one["id"] for one in got] == [f"{ann.user_id}/{profile.version}" for profile in sent]
+        assert "event: dropped" in rest
 
     async def test_number_of_streams_is_limited(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stream, "MAX_STREAMS", 1)
@@ -340,6 +361,37 @@ class TestChanges:
         async with asked.get("/v1/changes?user=user-0001") as response:
             sent = owner.shop.step(owner.shop.people[0])
             assert (await event(response))["id"] == f"user-0001/{sent.version}"
+
+    async def test_number_of_streams_that_are_passed_on_is_limited(
+        self, serve: Serve, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(stream, "MAX_STREAMS", 1)
+        asked, owner = await serve(), await serve(instance_id="owner")
+        asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
+        path = "/v1/changes?user=user-0001"
+        async with asked.get(path), asked.get(path) as second:
+            assert (second.status, second.headers["X-Answered-By"]) == (503, asked.settings.source)
+            await problem(second)
+
+    async def test_streams_that_are_passed_on_hold_no_question_up(self, serve: Serve) -> None:
+        asked, owner = await serve(), await serve()
+        asked.shop.fault = NotOwner(1, owner.url)
+        asked.shop.follow = refuse(asked.shop.fault)  # type: ignore[method-assign]
+        async with AsyncExitStack() as stack, ClientSession(connector=TCPConnector(limit=0)) as session:
+            for _ in range(stream.MAX_STREAMS):
+                await stack.enter_async_context(session.get(f"{asked.url}/v1/changes?user=user-0001"))
+            async with session.get(f"{asked.url}/v1/users/user-0001/profile") as response:
+                assert response.status == 200
+
+    async def test_streams_that_are_passed_on_end_when_the_worker_stops(self, serve: Serve) -> None:
+        owner = await serve()
+        async with asyncio.timeout(30) as limit, ClientSession() as session:
+            async with served() as asked:
+                asked.shop.follow = refuse(NotOwner(1, owner.url))  # type: ignore[method-assign]
+                response = await session.get(asked.url + "/v1/changes?user=user-0001")
+            with pytest.raises(ClientError):
+                await response.read()
+        assert not limit.expired()  # Faust's web server swallows being cancelled
 
     @pytest.mark.parametrize("rate", ["0", "-1", "x", "1001", "1.5", "٣", "9" * 400])
     async def test_rate_out_of_bounds_is_a_bad_request(self, site: Site, rate: str) -> None:

@@ -52,8 +52,10 @@ def _stored(engine: Engine, partition: Partition, prefix: bytes) -> Iterator[Fou
     for key, row in partition.store.scan(USER + prefix) if partition.store else ():
         user = key[len(USER) :]
         slot = cache.find(partition.number, user)
-        as_of = rows.as_of(row) if slot is None else int(cache.users.head["as_of"][slot])
-        yield FoundUser(user.decode(), as_of)
+        if slot is None and not rows.is_blank(row):
+            yield FoundUser(user.decode(), rows.as_of(row))
+        elif slot is not None and cache.users.head["counts"][slot, N_SEEN]:
+            yield FoundUser(user.decode(), int(cache.users.head["as_of"][slot]))
 
 
 async def _newest(engine: Engine, n: int) -> list[FoundUser]:

@@ -21,7 +21,7 @@ from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
 from streamer.pipeline.profile_json import tell_as
 from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
-from streamer.pipeline.rows import unpack
+from streamer.pipeline.rows import is_blank, unpack
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Feed, Seen, Subscription
 from streamer.serving.view import (
@@ -108,7 +108,7 @@ class View:
         if slot is not None:
             return None if _is_blank(cache.users, slot) else (partition, cache.users, slot)
         row = partition.store.get(USER + key) if partition.store else None
-        if row is None:
+        if row is None or is_blank(row):
             return None
         clear(self._scratch, _FIRST)
         unpack(self._scratch, _FIRST, [row])
@@ -116,12 +116,12 @@ class View:
 
     def _read(self, partition: Partition, users: Users, slot: int, user_id: str) -> ProfileJson:
         head = users.head[slot]
-        version, as_of = int(head["version"]), int(head["as_of"])
+        version, as_of, events = int(head["version"]), int(head["as_of"]), int(head["clicks"]) + int(head["purchases"])
         value = self._reader.read(partition.world._replace(users=users), slot, user_id)
         published = self._feed.recent.find(user_id, version)
         if published is not None:  # rows do not keep why it was; where that is too long ago, it is not told
             value = tell_as(value, published.value)
-        return ProfileJson(version, as_of, value)
+        return ProfileJson(version, as_of, events, value)
 
     def _partition(self, user_id: str) -> Partition:
         number = partition_of(user_id.encode(), self._settings.partitions)

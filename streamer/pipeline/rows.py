@@ -90,6 +90,12 @@ def as_of(row: bytes) -> int:
     return _number(row, "as_of")
 
 
+def is_blank(row: bytes) -> bool:
+    """Whether no event of the user of a stored row ever counted, or since its state was dropped. Reads it in place."""
+    start = _HEAD_AT + _OFFSETS["counts"] + 2 * N_SEEN
+    return row[start : start + 2] == b"\0\0"
+
+
 def _number(row: bytes, field: str) -> int:
     start = _HEAD_AT + _OFFSETS[field]
     return int.from_bytes(row[start : start + 8], "little")

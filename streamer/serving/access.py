@@ -20,6 +20,7 @@ from streamer.serving.endpoints import PROTECTED
 from streamer.serving.problems import Problem
 from streamer.settings import Settings, split
 
+FORWARDED = "X-Streamer-Forwarded"  # on a question that is passed on already: never passed on twice
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 
 SECURITY_HEADERS = {
@@ -74,6 +75,18 @@ def check(request: web.Request, settings: Settings) -> None:
         )
 
 
+def voucher(request: web.Request, settings: Settings) -> str:
+    """The value of FORWARDED: that a holder of the token asks for this very address. Says nothing without a token."""
+    token, address = _bytes(settings.http_token.get_secret_value()), _bytes(request.rel_url.raw_path_qs)
+    return hmac.digest(token, address, "sha256").hex() if token else "1"
+
+
+def is_vouched_for(request: web.Request, settings: Settings) -> bool:
+    """Whether a worker passes this question on, and counted it; without a token anybody could say so."""
+    same = hmac.compare_digest(_bytes(request.headers.get(FORWARDED, "")), _bytes(voucher(request, settings)))
+    return bool(settings.http_token.get_secret_value()) and same
+
+
 def add_headers(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
     """A signal handler of aiohttp: on every answer the security headers, and who answered where nobody says it yet."""
     more = {**SECURITY_HEADERS, "Vary": "Origin"} if settings.http_cors else SECURITY_HEADERS
@@ -102,8 +115,13 @@ def cors_options(settings: Settings) -> dict[str, ResourceOptions]:
 def _has_token(request: web.Request, settings: Settings) -> bool:
     token = settings.http_token.get_secret_value()
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    same = hmac.compare_digest(given.strip().encode(), token.encode())
+    same = hmac.compare_digest(_bytes(given.strip()), _bytes(token))
     return not token or (scheme.lower() == "bearer" and same)
+
+
+def _bytes(text: str) -> bytes:
+    """As it came over the wire: aiohttp keeps what is not UTF-8 as lone surrogates."""
+    return text.encode(errors="surrogateescape")
 
 
 @lru_cache

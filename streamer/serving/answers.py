@@ -14,8 +14,12 @@ PRIVATE = "private, no-cache"  # kept by the client that asked only, and asked f
 
 
 def of_profile(request: web.Request, profile: ProfileJson) -> web.Response:
-    """Weak ETag from version and newest event: a change too small to be published makes no new version."""
-    response = _unless_known(request, ETag(f"{profile.version}.{profile.as_of}", is_weak=True), profile.value)
+    """Weak ETag from version, newest event and number of events.
+
+    A change too small to be published makes no new version, and a late event is not the newest.
+    """
+    etag = ETag(f"{profile.version}.{profile.as_of}.{profile.events}", is_weak=True)
+    response = _unless_known(request, etag, profile.value)
     age_s = max(0.0, time.time() - profile.as_of / 1000)
     response.headers["X-Profile-Age"] = f"{age_s:.3f}"
     return response

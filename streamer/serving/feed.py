@@ -28,7 +28,7 @@ class Seen(NamedTuple):
 
 
 class Subscription:
-    """One reader's end: `next()` waits for a change; `ended` says why there will be no more: `slow` or `moved`."""
+    """One reader's end: `next()` waits for a change; `ended` says why no more are queued: `slow` or `moved`."""
 
     def __init__(self, per_second: int | None, clock: Callable[[], float]) -> None:
         self._queue: asyncio.Queue[Change | None] = asyncio.Queue(QUEUE + 1)  # one for the end
@@ -44,6 +44,11 @@ class Subscription:
             async with asyncio.timeout(timeout_s):
                 return await self._queue.get()
         return None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it ended, and all that was queued before is taken."""
+        return self.ended is not None and self._queue.empty()
 
     def offer(self, change: Change) -> None:
         """Queue a change, unless it is over the rate; a full queue drops the reader."""

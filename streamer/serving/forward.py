@@ -3,15 +3,19 @@
 import asyncio
 import ssl
 from collections.abc import Callable
+from contextlib import nullcontext
 
-from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, web
+from aiohttp import ClientError, ClientResponse, ClientSession, ClientTimeout, TCPConnector, web
 from yarl import URL
 
+from streamer.serving import access, tls
+from streamer.serving.access import FORWARDED
 from streamer.serving.endpoints import EVENTS
 from streamer.serving.problems import unavailable
+from streamer.serving.stream import MAX_STREAMS, Streams
 from streamer.serving.view import NotOwner
+from streamer.settings import Settings
 
-FORWARDED = "X-Streamer-Forwarded"  # on a question that is passed on already: never passed on twice
 ASK_WITH = ("Accept", "Authorization", "If-None-Match", "Last-Event-ID")
 ANSWER_WITH = (
     "Cache-Control",
@@ -23,23 +27,37 @@ ANSWER_WITH = (
     "X-Profile-Age",
 )
 CONNECT_S, ANSWER_S, SILENCE_S = 2, 5, 30  # silence: twice a live stream's heartbeat
+CONNECTIONS = MAX_STREAMS + 100  # however many streams are passed on, so many questions find room beside them
+
+
+def session() -> ClientSession:
+    """For Faust, which makes one for the app and closes it."""
+    return ClientSession(connector=TCPConnector(limit=CONNECTIONS))
 
 
 class Forwarder:
-    """Asks other workers. `session` gives Faust's, which is closed with the app; `tls` where workers speak that."""
+    """Asks other workers, which have settings like ours. `session` gives Faust's, which is closed with the app."""
 
-    def __init__(self, session: Callable[[], ClientSession], tls: ssl.SSLContext | None) -> None:
-        self._session, self._tls = session, tls
+    def __init__(self, session: Callable[[], ClientSession], settings: Settings, streams: Streams) -> None:
+        self._session, self._settings, self._streams = session, settings, streams
+        self._tls: ssl.SSLContext | bool = tls.client_context(settings) or True
 
     async def ask(self, request: web.Request, owner: NotOwner, *, live: bool) -> web.StreamResponse:
-        """The owner's answer. Raises Problem 503 when no owner is known, or it is out of reach, or it asked us."""
+        """The owner's answer.
+
+        Raises Problem 503 when no owner is known, or it is out of reach, or it asked us, or too many streams are open.
+        """
         if owner.owner_url is None or FORWARDED in request.headers:
             raise unavailable("This user's partition is moving to another worker.", 1)
-        url = URL(owner.owner_url).origin().join(URL(request.raw_path, encoded=True))
+        with self._streams.place(asyncio.current_task()) if live else nullcontext():
+            return await self._ask(request, owner.owner_url, live=live)
+
+    async def _ask(self, request: web.Request, owner_url: str, *, live: bool) -> web.StreamResponse:
+        url = URL(f"{URL(owner_url).origin()}{request.rel_url.raw_path_qs}", encoded=True)
         timeout = ClientTimeout(total=None if live else ANSWER_S, sock_connect=CONNECT_S, sock_read=SILENCE_S)
-        headers, tls = _headers(request), self._tls or True
+        headers = _headers(request) | {FORWARDED: access.voucher(request, self._settings)}
         try:
-            asked = self._session().get(url, headers=headers, timeout=timeout, ssl=tls, allow_redirects=False)
+            asked = self._session().get(url, headers=headers, timeout=timeout, ssl=self._tls, allow_redirects=False)
             async with asked as answer:
                 if answer.content_type == EVENTS:
                     return await _pass_on(request, answer)
@@ -50,7 +68,7 @@ class Forwarder:
 
 def _headers(request: web.Request) -> dict[str, str]:
     given = {name: request.headers[name] for name in ASK_WITH if name in request.headers}
-    return {**given, FORWARDED: "1", "Accept-Encoding": "identity"}
+    return {**given, "Accept-Encoding": "identity"}
 
 
 def _answer_headers(answer: ClientResponse) -> dict[str, str]:

@@ -55,8 +55,8 @@ class Handlers:
     async def profile(self, request: web.Request) -> web.StreamResponse:
         """What the system believes about a user.
 
-        As of the last event applied. The ETag goes by version and newest event; `X-Profile-Age` has the seconds since
-        that event. `changed` and `cause` are of the published version.
+        As of the last event applied. The ETag goes by version, newest event and number of events; `X-Profile-Age` has
+        the seconds since the newest. `changed` and `cause` are of the published version.
         """
         parse(request, queries.Query)
         user_id = id_of(request)

@@ -15,7 +15,7 @@ from aiohttp import web
 from streamer.metrics import HTTP_REQUESTS, HTTP_SECONDS
 from streamer.serving import access, stream, tls
 from streamer.serving.endpoints import PROTECTED
-from streamer.serving.forward import FORWARDED, Forwarder
+from streamer.serving.forward import Forwarder, session
 from streamer.serving.handlers import Handlers
 from streamer.serving.limits import RateLimit
 from streamer.serving.problems import Problem, of_http, retry_after, unavailable
@@ -51,6 +51,7 @@ def faust_options(settings: Settings) -> dict[str, Any]:
         "web_cors_options": access.cors_options(settings),
         "web_application_options": {"handler_args": {"max_line_size": MAX_LINE, "logger": _silent()}},
         "canonical_url": settings.advertised_url or f"{scheme}://{host}:{settings.http_port}",
+        "HttpClient": session,
         "web_tables_enabled": False,
         "web_router_enabled": False,
         "web_graph_enabled": False,
@@ -75,7 +76,7 @@ def install(app: faust.App, view: WorkerView, settings: Settings, heartbeat_s: f
         raise ValueError(f"the app listens on {app.conf.web_bind}: make it with **faust_options(settings)")
     access.require_protection(settings)
     server, streams = bare_web(app), Streams(heartbeat_s)
-    forwarder = Forwarder(lambda: app.http_client, tls.client_context(settings))
+    forwarder = Forwarder(lambda: app.http_client, settings, streams)
     server.middlewares.append(Guard(settings, forwarder).answer)
     server.on_response_prepare.append(access.add_headers(settings))
     server.on_shutdown.append(streams.close)
@@ -129,7 +130,7 @@ class Guard:
 
     def _admit(self, request: web.Request) -> None:
         """Raise Problem when this request is not answered. What another worker passes on was counted there."""
-        counted_before = FORWARDED in request.headers
+        counted_before = access.is_vouched_for(request, self._settings)
         try:
             access.check(request, self._settings)
         except Problem:

@@ -1,6 +1,9 @@
 """Live changes as server-sent events (HTML standard, 9.2). One task a reader; all end when the worker stops."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -21,41 +24,47 @@ ENDS = {"slow": "read too slowly", "moved": "the user moves to another worker: a
 
 
 class Streams:
-    """The live streams that are open."""
+    """The live streams that are open, our own and those that we pass on."""
 
     def __init__(self, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._heartbeat_s = heartbeat_s
-        self._open: set[asyncio.Task[None]] = set()
+        self._open: set[asyncio.Task[Any] | None] = set()
 
     async def serve(self, request: web.Request, reader: Subscription) -> web.StreamResponse:
         """Send what `reader` gets until the client leaves, is too slow, or the worker stops. Raises Problem 503."""
+        response = web.StreamResponse(headers=HEADERS)
+        task = asyncio.create_task(self._send(request, response, reader))
+        try:
+            with self.place(task):
+                await asyncio.wait([task])
+        finally:
+            task.cancel()
+        return response
+
+    @contextmanager
+    def place(self, task: asyncio.Task[Any] | None) -> Iterator[None]:
+        """For one stream, whose task is cancelled when the worker stops. Raises Problem 503 when all are taken."""
         if len(self._open) >= MAX_STREAMS:
             detail = f"{MAX_STREAMS} live streams are open, as many as one worker serves."
             raise Problem(503, "too-many-streams", detail, headers={"Retry-After": "10"})
-        response = web.StreamResponse(headers=HEADERS)
-        await self._until_done(asyncio.create_task(self._send(request, response, reader)))
-        return response
-
-    async def close(self, _: web.Application) -> None:
-        """A signal handler of aiohttp: end all streams, or the server would wait a minute for them."""
-        for task in self._open:
-            task.cancel()
-
-    async def _until_done(self, task: asyncio.Task[None]) -> None:
         self._open.add(task)
         HTTP_STREAMS.set(len(self._open))
         try:
-            await asyncio.wait([task])
+            yield
         finally:
-            task.cancel()
             self._open.discard(task)
             HTTP_STREAMS.set(len(self._open))
+
+    async def close(self, _: web.Application) -> None:
+        """A signal handler of aiohttp: end all streams, or the server would wait a minute for them."""
+        for task in filter(None, self._open):
+            task.cancel()
 
     async def _send(self, request: web.Request, response: web.StreamResponse, reader: Subscription) -> None:
         try:
             await response.prepare(request)
             await _write(response, f"retry: {RETRY_MS}\n\n".encode() + _gap(reader))
-            while reader.ended is None:
+            while not reader.is_over:
                 change = await reader.next(self._heartbeat_s)
                 await _write(response, _skipped(reader) + _event(change))
             await _write(response, _end(reader))

@@ -13,7 +13,7 @@ from streamer.profile import Change
 from streamer.recommendation import Quality, Recommendations, SimilarItems
 from streamer.serving.feed import Seen, Subscription
 
-PartitionState = Literal["restoring", "running", "stopping"]
+PartitionState = Literal["restoring", "running"]
 
 
 class NotReady(Exception):  # noqa: N818 - an answer, not a fault
@@ -152,6 +152,7 @@ class ProfileJson(NamedTuple):
 
     version: int
     as_of: int
+    events: int  # that it counts
     value: bytes
 
 

@@ -7,7 +7,7 @@ import * as pulse from "./pulse.js";
 import { when } from "./sections.js";
 import { count, span } from "./words.js";
 
-const STATES = { running: "up to date or reading", restoring: "getting its memory back", stopping: "being handed over" };
+const STATES = { running: "up to date or reading", restoring: "getting its memory back" };
 const box = $("worker");
 
 let open = null;
