@@ -122,7 +122,7 @@ async def test_a_slow_copy_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.
     copied = Store(tmp_path / "copied", shared_cache(8))
     assert (copied.next_offset, copied.get(b"uann"), copied.get(b"ubob")) == (7, b"row", None)
     copied.close()
-    assert set(os.listdir(tmp_path)) == {"0", "copied"}
+    assert set(await asyncio.to_thread(os.listdir, tmp_path)) == {"0", "copied"}
 
 
 def test_backup_that_is_not_whole_is_none(tmp_path: Path) -> None:

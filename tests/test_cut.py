@@ -40,6 +40,15 @@ def test_publications_say_what_metrics_and_headers_need() -> None:
     assert (publication.first_change, publication.since_ms) == ("first_profile", T0 - 7)
 
 
+def test_a_profile_has_waited_since_the_first_event_that_no_cut_had_looked_at() -> None:
+    line = Line()
+    line.feed([click("a", "mug", T0)])
+    line.feed([click("b", "mug", T0 + 300_000)])
+    assert line.cut().publications[0].since_ms == T0
+    line.feed([click(f"{n}", "tent", T0 + 400_000 + n) for n in range(20)])
+    assert line.cut().publications[0].since_ms == T0 + 400_000
+
+
 def test_versions_count_up_by_one() -> None:
     line, versions = Line(), []
     for item_id in ("mug", "tent", "card", "lamp"):
