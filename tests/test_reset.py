@@ -14,14 +14,13 @@ import pytest
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from streamer.engine.changelog import blank
 from streamer.engine.position import Position
 from streamer.engine.reset import Target, carry_out, plan
 from streamer.engine.store import POSITION
 from streamer.errors import SettingsError, StreamerError
 from streamer.events import Click, Item
-from streamer.pipeline.layout import Shape, allocate
-from streamer.pipeline.rows import pack, unpack
+from streamer.pipeline.layout import N_SEEN, Shape, allocate
+from streamer.pipeline.rows import LAYOUT, blank, is_blank, pack, unpack
 from streamer.settings import Settings, load
 from streamer.tools.kafka import EmbeddedKafka
 from tests.deployment import Deployment, counted, deployed, made_up
@@ -193,9 +192,13 @@ def test_blank_row_keeps_the_version_and_nothing_else() -> None:
     users.head["version"][:] = (7, 0)
     users.head["clicks"][:] = 5
     users.head["held_until"][:] = 99
-    kept, forgotten = blank(pack(users, np.arange(2), [b"why", b""]), shape)
-    assert forgotten is None
+    users.head["counts"][:, N_SEEN] = 1
+    published, never = pack(users, np.arange(2), [b"why", b""])
+    kept = blank(bytes([LAYOUT + 1]) + published[1:] + b"what a later version adds")
+    assert blank(never) is None
     assert kept is not None
+    assert is_blank(kept)
+    assert not is_blank(published)
     again = allocate(2, shape)
     assert unpack(again, np.arange(1), [kept]) == [b""]
     assert [again.head[name][0] for name in ("version", "clicks", "held_until")] == [7, 0, 0]

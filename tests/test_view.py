@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from streamer.engine.changelog import blank
 from streamer.engine.engine import Engine
 from streamer.engine.store import USER
 from streamer.engine.view import View
-from streamer.pipeline.layout import Shape
+from streamer.pipeline.rows import blank
 from streamer.serving import answers
 from streamer.serving.feed import Feed
 from tests.pipeline_world import T0
@@ -36,9 +35,7 @@ def view_of(world: World) -> View:
 
 def drop_state(world: World) -> None:
     """What `streamer reset --drop-state` leaves of the user, and a worker that starts with it."""
-    shape = Shape(world.settings.recent_items, world.settings.seen_ids, world.settings.vector_dim)
-    [row] = blank([world.store.get(USER + b"ann") or b""], shape)
-    world.store.write([(USER + b"ann", row)], 10)
+    world.store.write([(USER + b"ann", blank(world.store.get(USER + b"ann") or b""))], 10)
     world.open()
 
 

@@ -4,21 +4,18 @@ from collections.abc import AsyncIterator
 from typing import Any, Final
 
 import msgspec
-import numpy as np
 from aiokafka import TopicPartition
 
 from streamer.engine.position import LAYOUT, Position
 from streamer.engine.store import POSITION, USER, Row
 from streamer.errors import StateError
-from streamer.pipeline.layout import Shape, allocate, clear
-from streamer.pipeline.rows import pack, unpack
+from streamer.pipeline.rows import blank
 from streamer.settings import Settings
 
 POLL_MS: Final = 20  # as in restore: getmany does not wake for a fetch that holds only a commit marker
 WINDOW: Final = (
     256  # records before the end in which a position row is looked for first: each transaction ends with one
 )
-ROWS_AT_ONCE: Final = 1000  # 5 MB of columns
 
 
 async def last_position(consumer: Any, tp: TopicPartition, settings: Settings) -> Position:
@@ -58,18 +55,16 @@ async def pieces(consumer: Any, tp: TopicPartition, start: int, end: int) -> Asy
             yield records
 
 
-async def without_state(consumer: Any, tp: TopicPartition, settings: Settings) -> list[Row]:
+async def without_state(consumer: Any, tp: TopicPartition) -> list[Row]:
     """Rows that drop the state of a partition: users keep their version in a row that is blank otherwise.
 
     The position row is left to the caller. Takes some 300 bytes of memory a user of the partition.
     """
     bounds = await consumer.beginning_offsets([tp]), await consumer.end_offsets([tp])
-    shape = Shape(settings.recent_items, settings.seen_ids, settings.vector_dim)
     left: dict[bytes, bytes | None] = {}
     async for rows in read(consumer, tp, bounds[0][tp], bounds[1][tp]):
         left.update(dict.fromkeys(rows))
-        users = {key: row for key, row in rows.items() if key.startswith(USER) and row is not None}
-        left.update(zip(users, blank(list(users.values()), shape), strict=True))
+        left.update((key, blank(row)) for key, row in rows.items() if key.startswith(USER) and row is not None)
     left.pop(POSITION, None)
     return list(left.items())
 
@@ -81,19 +76,3 @@ async def keys(consumer: Any, tp: TopicPartition) -> set[bytes]:
     async for rows in read(consumer, tp, bounds[0][tp], bounds[1][tp]):
         found |= rows.keys()
     return found
-
-
-def blank(rows: list[bytes], shape: Shape) -> list[bytes | None]:
-    """Users' rows with nothing but the version; None for who was never published. Raises StateError as `unpack`."""
-    users = allocate(ROWS_AT_ONCE, shape)
-    out: list[bytes | None] = []
-    for begin in range(0, len(rows), ROWS_AT_ONCE):
-        piece = rows[begin : begin + ROWS_AT_ONCE]
-        slots = np.arange(len(piece))
-        unpack(users, slots, piece)
-        versions = users.head["version"][slots]
-        clear(users, slots)
-        users.head["version"][slots] = versions
-        packed = pack(users, slots, [b""] * len(piece))
-        out += [row if version else None for row, version in zip(packed, versions.tolist(), strict=True)]
-    return out

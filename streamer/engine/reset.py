@@ -199,7 +199,7 @@ class _Places:
         rows: list[Row] = []
         models: set[bytes] = set()
         if self._target.drop_state:
-            rows = await without_state(self._consumer, TopicPartition(topic, n), self._settings)
+            rows = await without_state(self._consumer, TopicPartition(topic, n))
             models = await keys(self._consumer, TopicPartition(models_topic, n))
         rows.append((POSITION, msgspec.msgpack.encode(self._position(n))))
         await producer.begin_transaction()

@@ -90,6 +90,15 @@ def as_of(row: bytes) -> int:
     return _number(row, "as_of")
 
 
+def blank(row: bytes) -> bytes | None:
+    """A row with nothing but the version of another, of any layout, also one to come; None for who was never published.
+
+    The version stands first in all of them.
+    """
+    version = row[_HEAD_AT : _HEAD_AT + 4]
+    return bytes([LAYOUT, 0]) + version + bytes(_HEAD_BYTES - 4) if any(version) else None
+
+
 def is_blank(row: bytes) -> bool:
     """Whether no event of the user of a stored row ever counted, or since its state was dropped. Reads it in place."""
     start = _HEAD_AT + _OFFSETS["counts"] + 2 * N_SEEN
