@@ -128,6 +128,18 @@ def test_made_up_items_share_one_slot_once_there_is_no_room() -> None:
     assert (known.n_tags[known.crowd], known.vectors[known.crowd].any()) == (0, False)
 
 
+def test_deleted_items_leave_their_room_to_others() -> None:
+    known = Catalogue(DIM, limit=3)
+    for n in range(5):
+        known.describe(item(f"sold-{n}", "old"))
+        known.forget(f"sold-{n}")
+    slots = [known.see(f"new-{n}") for n in range(3)]
+    assert known.crowd == -1
+    assert len(set(slots)) == 3
+    known.describe(item("sold-0", "old"))
+    assert known.see("one-more") == known.crowd
+
+
 def test_while_there_is_room_nobody_is_in_the_crowd() -> None:
     known = catalogue(item("mug"))
     assert known.see("cup") == 1

@@ -107,7 +107,7 @@ class CatalogueReader(Service):
         metrics.ITEMS.set(catalogue.listed)
         metrics.CATALOGUE_ITEMS.set(len(catalogue))
         metrics.CATALOGUE_TAGS.set(len(catalogue.tag_names))
-        full = max(len(catalogue), len(catalogue.tag_names)) >= limit
+        full = max(catalogue.counted, len(catalogue.tag_names)) >= limit
         if full and not self._said_full:
             log.warning(
                 "catalogue full: what events name beyond it and `items` does not list gets no model, and no tags of its"

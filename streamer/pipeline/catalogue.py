@@ -13,6 +13,7 @@ entry, adds: where a tag is compared with the population (`lift`), it is never t
 Made-up ids must not fill the memory: once there are `limit` items, one that nobody lists gets no slot of its own. All
 of these share the slot `crowd`, which has no tags and learns nothing. They count for their users like any other; their
 names, and those of tags of events beyond `limit`, only pass: `passing_items` and `passing_tags` hold those of a batch.
+Deleted items do not count; their slots are given back when the process ends.
 """
 
 from collections.abc import Callable, Iterable
@@ -68,6 +69,7 @@ class Catalogue:
         self.ids: list[str] = []
         self.quoted_ids = Quoted()
         self.facts: list[Item | None] = []
+        self._gone = set[int]()  # slots of deleted items, kept to name them in histories
         self.hashes = np.zeros(0, np.uint64)
         self.owners = np.zeros(0, np.int32)  # the partition that owns each item
         self.tags = np.zeros((0, TAGS_PER_ITEM), np.uint64)
@@ -88,12 +90,17 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def counted(self) -> int:
+        """How many items count against the limit: all but those that were deleted."""
+        return len(self) - len(self._gone)
+
     def see(self, item_id: str) -> int:
         """The slot of an item; a new one when nobody described it yet, or `crowd` when there is no room."""
         slot = self.slot_of.get(item_id)
         if slot is not None:
             return slot
-        if len(self) < self.limit:
+        if self.counted < self.limit:
             return self._add(item_id)
         if self.crowd < 0:
             self.crowd = self._add("")  # no item is called so
@@ -145,6 +152,7 @@ class Catalogue:
             slot = self._add(item.item_id)
         self.listed += self.facts[slot] is None
         self.facts[slot] = item
+        self._gone.discard(slot)
         self._set_tags(slot, item.tags)
         return slot
 
@@ -154,6 +162,7 @@ class Catalogue:
         if slot is not None:
             self.listed -= self.facts[slot] is not None
             self.facts[slot] = None
+            self._gone.add(slot)
             self.drop_model(item_id)
             self._set_tags(slot, ())
         return slot
