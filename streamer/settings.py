@@ -40,10 +40,13 @@ class Settings(BaseSettings):
         "streamer",
         "name",
         "names the consumer group, transactional ids and internal topics",
-        pattern=r"^[\w.-]{1,100}$",
+        pattern=r"^[A-Za-z0-9_-][A-Za-z0-9_.-]{0,99}$",
     )
     topic_prefix: str = option(
-        "", "text", "put before every topic name, for several deployments on one cluster", pattern=r"^[\w.-]{0,100}$"
+        "",
+        "text",
+        "put before every topic name, for several deployments on one cluster",
+        pattern=r"^[A-Za-z0-9_.-]{0,100}$",
     )
     partitions: int = option(12, "partitions", "divides evenly over 1, 2, 3, 4, 6 and 12 workers", ge=1, le=4096)
     replication: int = option(-1, "copies", "-1 takes the broker's own default", ge=-1, le=10)

@@ -120,6 +120,9 @@ def test_dry_run_changes_nothing(deployment: Deployment) -> None:
     before = everything_written(deployment)
     planned = plan(deployment.settings, Target(drop_state=True))
     assert planned.changes_anything
+    assert [(move.topic, move.partition) for move in planned.moves] == sorted(
+        (m.topic, m.partition) for m in planned.moves
+    )
     assert everything_written(deployment) == before
 
 

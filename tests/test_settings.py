@@ -108,6 +108,12 @@ def test_settings_cannot_be_changed_after_they_were_read(tmp_path: Path) -> None
         load().data_dir = tmp_path
 
 
+@pytest.mark.parametrize("name", ["", "..", ".shop", "shöp", "a/b", "x" * 101])
+def test_a_name_is_one_that_topics_and_directories_can_have(name: str) -> None:
+    with pytest.raises(SettingsError, match="STREAMER_APP_ID"):
+        load(app_id=name)
+
+
 def test_the_prefix_stands_before_every_topic_of_ours() -> None:
     settings = load(topic_prefix="eu.", app_id="shop")
     names = (settings.topic("clicks"), settings.signals_topic, settings.models_topic, settings.changelog_topic)

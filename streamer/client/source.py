@@ -1,5 +1,6 @@
 """The consumer behind a subscriber: where it starts, what it fetches, and the group's place. Used by one thread."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, Literal
@@ -133,8 +134,11 @@ class Source:
             self._place_is_kept = True
 
     def _positions(self) -> dict[TopicPartition, int]:
+        found, ends_at = {}, time.monotonic() + ANSWER_MS / 1000  # for all of them: a broker that is away answers none
         with kafka_errors_explained(self._settings):
-            found = {each: self._consumer.position(each, timeout_ms=ANSWER_MS) for each in self._consumer.assignment()}
+            for each in self._consumer.assignment():
+                left_ms = int(1000 * (ends_at - time.monotonic()))
+                found[each] = self._consumer.position(each, timeout_ms=max(left_ms, 0))
         return {partition: offset for partition, offset in found.items() if offset is not None}
 
     def _count_lag(self, polled: Iterable[TopicPartition]) -> None:

@@ -182,7 +182,7 @@ class _Places:
 
     def reset(self) -> Reset:
         """All of it, in words."""
-        moves = tuple(self._move(tp, self._at.get(tp), to) for tp, to in self._to.items())
+        moves = tuple(self._move(tp, self._at.get(tp), to) for tp, to in sorted(self._to.items()))
         return Reset(self._settings.group_id, self._target.drop_state, moves)
 
     def _move(self, tp: TopicPartition, at: int | None, to: int) -> Move:
