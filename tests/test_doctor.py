@@ -326,8 +326,12 @@ def member(settings: Settings) -> Iterator[KafkaConsumer]:
         group_id=settings.group_id,
         enable_auto_commit=False,
     )
-    while not consumer.assignment():
+
+    def joined() -> bool:
         consumer.poll(timeout_ms=50)
+        return bool(consumer.assignment())
+
+    until(joined, "a place in the group")
     yield consumer
     consumer.close()
 
