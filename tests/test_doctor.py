@@ -325,6 +325,7 @@ def member(settings: Settings) -> Iterator[KafkaConsumer]:
         bootstrap_servers=settings.brokers,
         group_id=settings.group_id,
         enable_auto_commit=False,
+        metadata_max_age_ms=1000,  # who joins before the broker knows the topic gets nothing until it looks again
     )
 
     def joined() -> bool:
