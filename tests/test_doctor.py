@@ -325,8 +325,9 @@ def member(settings: Settings) -> Iterator[KafkaConsumer]:
         bootstrap_servers=settings.brokers,
         group_id=settings.group_id,
         enable_auto_commit=False,
-        metadata_max_age_ms=1000,  # who joins before the broker knows the topic gets nothing until it looks again
     )
+    topic, count = settings.topic("clicks"), settings.partitions  # who joins before they are there is given nothing
+    until(lambda: len(consumer.partitions_for_topic(topic) or ()) == count, "the partitions")
 
     def joined() -> bool:
         consumer.poll(timeout_ms=50)
