@@ -31,6 +31,7 @@ from tests.worker_process import ROOT, environment, until
 DAY_MS = 86_400_000
 HUSH = "hush"
 ABOUT_THE_CLUSTER = [check for check in CHECKS if check.asks_broker]
+JOIN_S = 10.0  # of a member of the group
 
 
 @pytest.fixture
@@ -320,22 +321,25 @@ def test_events_that_wait_without_a_worker_are_counted(settings: Settings, produ
 @pytest.fixture
 def member(settings: Settings) -> Iterator[KafkaConsumer]:
     """Somebody in the workers' place, who reads nothing."""
-    consumer = KafkaConsumer(
-        settings.topic("clicks"),
-        bootstrap_servers=settings.brokers,
-        group_id=settings.group_id,
-        enable_auto_commit=False,
-    )
-    topic, count = settings.topic("clicks"), settings.partitions  # who joins before they are there is given nothing
-    until(lambda: len(consumer.partitions_for_topic(topic) or ()) == count, "the partitions")
-
-    def joined() -> bool:
-        consumer.poll(timeout_ms=50)
-        return bool(consumer.assignment())
-
-    until(joined, "a place in the group")
+    consumer = until(lambda: joined(settings), "a place in the group")
     yield consumer
     consumer.close()
+
+
+def joined(settings: Settings) -> KafkaConsumer | None:
+    """A member that has partitions; None where it got none in time, as one that meets a change of its topic may not."""
+    topic = settings.topic("clicks")
+    consumer = KafkaConsumer(
+        topic, bootstrap_servers=settings.brokers, group_id=settings.group_id, enable_auto_commit=False
+    )
+    ends_at = time.monotonic() + JOIN_S
+    while time.monotonic() < ends_at:
+        if len(consumer.partitions_for_topic(topic) or ()) == settings.partitions:
+            consumer.poll(timeout_ms=50)
+        if consumer.assignment():
+            return consumer
+    consumer.close()
+    return None
 
 
 def test_a_group_that_stands_still_and_one_that_deleted_events_wait_for_are_told(
