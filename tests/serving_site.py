@@ -51,8 +51,8 @@ def refuse(error: Exception) -> Callable[..., Any]:
     return follow
 
 
-async def status_of(site: Site, path: str) -> int:
-    async with site.get(path) as response:
+async def status_of(site: Site, path: str, **options: Any) -> int:
+    async with site.get(path, **options) as response:
         return int(response.status)
 
 

@@ -167,11 +167,7 @@ class TestRate:
     async def test_whoever_guesses_tokens_is_slowed_down_whatever_they_say_of_themselves(self) -> None:
         async with served(http_rate=1, http_token=SESAME) as site:
             guess = {"Authorization": "Bearer guess", "X-Streamer-Forwarded": "1"}
-            statuses = []
-            for _ in range(4):
-                async with site.get("/v1/status", headers=guess) as response:
-                    statuses.append(response.status)
-            assert set(statuses) == {401, 429}
+            assert {await status_of(site, "/v1/status", headers=guess) for _ in range(4)} == {401, 429}
 
     async def test_token_that_is_no_utf8_is_a_guess_like_any_other(self) -> None:
         async with served(http_rate=1, http_token=SESAME) as site:
@@ -189,11 +185,7 @@ class TestRate:
     async def test_client_that_says_it_is_a_worker_is_counted(self, token: str) -> None:
         async with served(http_rate=1, http_token=token) as site:
             asked = {"Authorization": f"Bearer {SESAME}", "X-Streamer-Forwarded": "1"}
-            statuses = []
-            for _ in range(4):
-                async with site.get("/v1/status", headers=asked) as response:
-                    statuses.append(response.status)
-            assert set(statuses) == {200, 429}
+            assert {await status_of(site, "/v1/status", headers=asked) for _ in range(4)} == {200, 429}
 
     async def test_what_a_worker_passes_on_is_counted_there_only(self) -> None:
         async with served(http_token=SESAME) as asked, served(http_rate=0.1, http_token=SESAME) as owner:

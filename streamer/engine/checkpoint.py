@@ -33,7 +33,7 @@ from streamer.pipeline.cut import PIECE, SHORT_PIECE, Publication
 from streamer.settings import Settings
 
 HEADER_BYTES: Final = 10  # of the lengths of name and value, at most
-TOLD_AT_ONCE: Final = 200  # profiles: half a millisecond
+TOLD_AT_ONCE: Final = 1000  # profiles: a millisecond
 
 
 class Checkpointer:

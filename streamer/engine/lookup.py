@@ -15,7 +15,7 @@ from streamer.engine.engine import Engine
 from streamer.engine.partition import Partition
 from streamer.engine.store import USER
 from streamer.pipeline import publish, rows
-from streamer.pipeline.layout import N_SEEN
+from streamer.pipeline.layout import are_known
 from streamer.serving.view import FoundUser, FoundUsers, NotReady, Survey
 
 SLOTS: Final = 65_536  # of the cache looked at in one turn: 0.2 ms
@@ -54,7 +54,7 @@ def _stored(engine: Engine, partition: Partition, prefix: bytes) -> Iterator[Fou
         slot = cache.find(partition.number, user)
         if slot is None and not rows.is_blank(row):
             yield FoundUser(user.decode(), rows.as_of(row))
-        elif slot is not None and cache.users.head["counts"][slot, N_SEEN]:
+        elif slot is not None and are_known(cache.users, slot):
             yield FoundUser(user.decode(), int(cache.users.head["as_of"][slot]))
 
 
@@ -65,7 +65,7 @@ async def _newest(engine: Engine, n: int) -> list[FoundUser]:
     async for start in _turns(engine, range(0, cache.capacity, SLOTS)):
         taken = np.flatnonzero(cache.partition_of[start : start + SLOTS] >= 0) + start
         best = _top(np.concatenate([best, taken]), cache.users.used, n)
-    best = best[(cache.partition_of[best] >= 0) & (cache.users.head["counts"][best, N_SEEN] > 0)]
+    best = best[(cache.partition_of[best] >= 0) & are_known(cache.users, best)]
     found = [FoundUser(cache.key_of[slot].decode(), int(cache.users.head["as_of"][slot])) for slot in best.tolist()]
     return sorted(found, key=lambda user: (-user.as_of, user.user_id))
 
@@ -86,7 +86,7 @@ async def survey(engine: Engine, users: int, tags: int) -> Survey:
     parts: list[Entries] = []
     async for start in _turns(engine, range(0, len(slots), USERS)):
         chosen = slots[start : start + USERS]
-        chosen = chosen[(cache.partition_of[chosen] >= 0) & (cache.users.head["counts"][chosen, N_SEEN] > 0)]
+        chosen = chosen[(cache.partition_of[chosen] >= 0) & are_known(cache.users, chosen)]
         found = _interests(engine, chosen)
         parts.append(found._replace(user=found.user + len(ids)))
         ids += [cache.key_of[slot].decode() for slot in chosen.tolist()]

@@ -17,7 +17,7 @@ from streamer.engine.ranking import Ranking
 from streamer.engine.store import USER
 from streamer.engine.watchdog import Watchdog
 from streamer.events import Item
-from streamer.pipeline.layout import N_SEEN, Shape, Users, allocate, clear
+from streamer.pipeline.layout import Shape, Users, allocate, are_known, clear
 from streamer.pipeline.profile_json import tell_as
 from streamer.pipeline.reader import Reader
 from streamer.pipeline.recommend import Wanted
@@ -106,7 +106,7 @@ class View:
         cache = self._engine.shared.cache
         slot = cache.find(partition.number, key)
         if slot is not None:
-            return None if _is_blank(cache.users, slot) else (partition, cache.users, slot)
+            return (partition, cache.users, slot) if are_known(cache.users, slot) else None
         row = partition.store.get(USER + key) if partition.store else None
         if row is None or is_blank(row):
             return None
@@ -208,11 +208,6 @@ class View:
         version, cache = int(users.head["version"][slot]), self._engine.shared.cache
         on_its_way = users is cache.users and cache.unsaved[slot] & IN_FLIGHT
         return version - 1 if on_its_way and self._feed.recent.find(user_id, version) is None else version
-
-
-def _is_blank(users: Users, slot: int) -> bool:
-    """Whether all that came of the user in this slot was turned away."""
-    return bool(users.head["counts"][slot, N_SEEN] == 0)
 
 
 def _total(counter: object, name: str, **labels: tuple[str, ...]) -> int:

@@ -187,7 +187,7 @@ def _item_problem(key: bytes | None, item: Item | None) -> tuple[Reason, str] | 
 
 def _is_id(key: bytes | None) -> bool:
     try:
-        return bool(key) and len((key or b"").decode()) <= NAME_CHARS
+        return 0 < len((key or b"").decode()) <= NAME_CHARS
     except UnicodeDecodeError:
         return False
 

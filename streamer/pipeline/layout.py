@@ -10,7 +10,7 @@ dictionary rows of the partition (see `pipeline.names`). How users are stored: `
 
 import mmap
 import sys
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -155,6 +155,11 @@ def clear(users: Users, slots: NDArray[np.int64]) -> None:
     users.head[slots] = np.zeros((), HEAD)
     users.touched_at[slots] = 0
     give_back(users, slots)
+
+
+def are_known(users: Users, slots: Any) -> Any:
+    """Whether an event of the users in slots, one or an array of them, ever counted."""
+    return users.head["counts"][slots, N_SEEN] > 0
 
 
 def tags_of(users: Users, slot: int) -> NDArray[np.void]:

@@ -76,15 +76,17 @@ def check(request: web.Request, settings: Settings) -> None:
 
 
 def voucher(request: web.Request, settings: Settings) -> str:
-    """The value of FORWARDED: that a holder of the token asks for this very address. Says nothing without a token."""
+    """The value of FORWARDED: that a holder of the token asks for this very address. Proves nothing without a token."""
     token, address = _bytes(settings.http_token.get_secret_value()), _bytes(request.rel_url.raw_path_qs)
-    return hmac.digest(token, address, "sha256").hex() if token else "1"
+    return hmac.digest(token, address, "sha256").hex()
 
 
 def is_vouched_for(request: web.Request, settings: Settings) -> bool:
     """Whether a worker passes this question on, and counted it; without a token anybody could say so."""
-    same = hmac.compare_digest(_bytes(request.headers.get(FORWARDED, "")), _bytes(voucher(request, settings)))
-    return bool(settings.http_token.get_secret_value()) and same
+    given = request.headers.get(FORWARDED)
+    if given is None or not settings.http_token.get_secret_value():
+        return False
+    return hmac.compare_digest(_bytes(given), voucher(request, settings).encode())
 
 
 def add_headers(settings: Settings) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
